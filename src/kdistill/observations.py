@@ -93,6 +93,7 @@ def with_parents(labels: Mapping[str, LabelState]) -> Labels:
             result[name] = 1
     return result
 
+
 #: The lower-case noun phrase that states each observation in one of our own sentences. The rule labeler reads every one
 #: of them back ("No " + term, "Possible " + term), which `tests/labelers` proves for every side, zone and severity.
 OBSERVATION_TERMS: Final[Mapping[str, str]] = {

@@ -1,0 +1,68 @@
+"""Checkpoints that prove they are whole: sealed with hashes after each save, verified before each resume.
+
+`transformers.Trainer` saves a checkpoint as several files; a process killed in the middle, a full disk or a flipped bit
+leaves one that loads and is wrong. The seal is written last, so a checkpoint without a matching seal does not exist.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kdistill.artifact import sha256_file
+
+logger = logging.getLogger(__name__)
+
+SEAL = "seal.json"
+
+
+def seal(checkpoint_dir: Path) -> None:
+    """Write seal.json: the SHA-256 of every file of the checkpoint, synced before and after."""
+    hashes: dict[str, str] = {}
+    for path in sorted(p for p in checkpoint_dir.rglob("*") if p.is_file() and p.name != SEAL):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        hashes[path.relative_to(checkpoint_dir).as_posix()] = sha256_file(path)
+    partial = checkpoint_dir / f".{SEAL}"
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(hashes, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(checkpoint_dir / SEAL)
+
+
+def is_sealed(checkpoint_dir: Path) -> bool:
+    """Whether the seal is there and every file matches it."""
+    try:
+        hashes: dict[str, str] = json.loads((checkpoint_dir / SEAL).read_text(encoding="utf-8"))
+        return all(sha256_file(checkpoint_dir / name) == value for name, value in hashes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def newest_verified(checkpoints_dir: Path) -> Path | None:
+    """The newest `checkpoint-<step>` whose seal holds; damaged newer ones are removed, and that is logged.
+
+    Removed, because Trainer would otherwise count them when it rotates, and a later save of that step would mix files.
+    """
+    found = sorted(checkpoints_dir.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        if is_sealed(checkpoint):
+            return checkpoint
+        logger.warning("checkpoint %s is incomplete or damaged: going back to the one before", checkpoint.name)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+class SealCheckpoints(TrainerCallback):
+    """Seals each checkpoint as soon as Trainer has written it."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Seal `checkpoint-<global step>` below the output folder."""
+        seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

@@ -1,0 +1,136 @@
+"""Where each observation shows itself on a frontal chest radiograph: observation x side x zone -> boxes.
+
+Coordinates are fractions of the image (x from the image's left = the patient's right, y from the top), for an upright frontal
+film that fills the image from the lower neck to the upper abdomen. The boxes are coarse textbook regions, written down
+from the sources below without looking at any data set's boxes or at the phantom's geometry; they say where to look, not
+where the finding ends.
+
+Sources: Hansell et al. 2008, Fleischner Society glossary, doi:10.1148/radiol.2462070712 (zones, signs, their places);
+Goodman, Felson's Principles of Chest Roentgenology (silhouette sign, costophrenic sulci, mediastinal contours); Irvin et
+al. 2019, arXiv:1901.07031 (meaning of the observations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from kdistill.records import Side, Zone
+
+
+class Box(NamedTuple):
+    """A rectangle in fractions of the image: x to the image's right, y downwards, left < right, top < bottom."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+#: The zones divide the lung height in thirds (Hansell et al. 2008: "zone" is a height on the film, not a lobe).
+_ZONE_ROWS: Final[Mapping[Zone, tuple[float, float]]] = MappingProxyType(
+    {"upper": (0.08, 0.38), "middle": (0.30, 0.58), "lower": (0.50, 0.86)}
+)
+_LUNG_ROWS: Final = (0.08, 0.86)
+
+
+class Site(NamedTuple):
+    """The canonical place of an observation: rows, columns for each side, or one box for midline structures."""
+
+    rows: tuple[float, float]
+    right: tuple[float, float]
+    left: tuple[float, float]
+    lateralised: bool
+    zoned: bool
+
+
+def _paired(
+    rows: tuple[float, float],
+    *,
+    outer: float = 0.06,
+    inner: float = 0.50,
+    zoned: bool = True,
+) -> Site:
+    return Site(rows, (outer, inner), (1 - inner, 1 - outer), lateralised=True, zoned=zoned)
+
+
+def _midline(rows: tuple[float, float], columns: tuple[float, float]) -> Site:
+    return Site(rows, columns, columns, lateralised=False, zoned=False)
+
+
+SITES: Final[Mapping[str, Site]] = MappingProxyType(
+    {
+        # Judged over both lungs, heart and mediastinum: no part of the chest may be left out.
+        "No Finding": _midline((0.04, 0.94), (0.04, 0.96)),
+        # Upper mediastinum: from the thoracic inlet to the carina and the aortic knob (Felson, ch. mediastinum).
+        "Enlarged Cardiomediastinum": _midline((0.06, 0.62), (0.30, 0.70)),
+        # Cardiothoracic ratio: both heart borders; the left one may reach the lateral wall.
+        "Cardiomegaly": _midline((0.42, 0.88), (0.22, 0.86)),
+        "Lung Lesion": _paired(_LUNG_ROWS),
+        "Lung Opacity": _paired(_LUNG_ROWS),
+        # Perihilar and basal, spares the apices (bat wing; septal lines at the bases).
+        "Edema": _paired((0.22, 0.82), outer=0.08),
+        "Consolidation": _paired(_LUNG_ROWS),
+        "Pneumonia": _paired(_LUNG_ROWS),
+        # Plate-like at the bases; volume loss shows at the hemidiaphragm.
+        "Atelectasis": _paired((0.40, 0.90)),
+        # Air rises: apical and lateral on an upright film.
+        "Pneumothorax": _paired((0.04, 0.70), outer=0.04),
+        # Fluid sinks: costophrenic sulcus and up the lateral wall.
+        "Pleural Effusion": _paired((0.48, 0.95), outer=0.02),
+        # Apical caps and plaques along the lateral wall and diaphragm.
+        "Pleural Other": _paired((0.04, 0.88), outer=0.02),
+        "Fracture": _paired((0.06, 0.86), outer=0.02),
+        # Tubes and lines run from the neck to the upper abdomen; generator boxes lie below the clavicle.
+        "Support Devices": _midline((0.0, 0.90), (0.08, 0.92)),
+    }
+)
+
+
+def boxes(observation: str, side: Side | None = None, zone: Zone | None = None) -> tuple[Box, ...]:
+    """The boxes in which a reader would look for an observation.
+
+    Args:
+        observation: One of OBSERVATIONS.
+        side: Cuts a lateralised site to the stated side; ignored for midline sites.
+        zone: Cuts a zoned site to the stated third of the lung, where the two overlap; else the site stays whole.
+
+    Raises:
+        KeyError: The observation is unknown.
+    """
+    site = SITES[observation]
+    top, bottom = site.rows
+    if zone is not None and site.zoned:
+        zone_top, zone_bottom = _ZONE_ROWS[zone]
+        if min(bottom, zone_bottom) > max(top, zone_top):
+            top, bottom = max(top, zone_top), min(bottom, zone_bottom)
+    right, left = Box(site.right[0], top, site.right[1], bottom), Box(site.left[0], top, site.left[1], bottom)
+    if not site.lateralised:
+        return (right,)
+    match side:
+        case "right":
+            return (right,)
+        case "left":
+            return (left,)
+        case _:
+            return (right, left)
+
+
+def region_mask(
+    observation: str, side: Side | None = None, zone: Zone | None = None, *, grid_size: int = 16
+) -> np.ndarray:
+    """Rasterise `boxes` on the patch grid.
+
+    Returns:
+        Float32 array [grid_size, grid_size] (rows from the top): the share of each cell that lies inside a box.
+    """
+    edges = np.linspace(0.0, 1.0, grid_size + 1)
+    mask = np.zeros((grid_size, grid_size), dtype=np.float32)
+    for box in boxes(observation, side, zone):
+        columns = np.clip(np.minimum(edges[1:], box.right) - np.maximum(edges[:-1], box.left), 0, None) * grid_size
+        rows = np.clip(np.minimum(edges[1:], box.bottom) - np.maximum(edges[:-1], box.top), 0, None) * grid_size
+        mask = np.maximum(mask, np.outer(rows, columns).astype(np.float32))
+    return mask
