@@ -1,8 +1,8 @@
 """A stage's folder: manifest with hashes, atomic publish, verify, up-to-date check, run lock.
 
 A folder without a valid manifest does not exist. It is written as a hidden sibling (`.<name>.partial`), every file is
-synced, the manifest comes last, then one rename publishes it. A killed process leaves only the sibling: a resumable stage
-finds its checkpoints there again, any other stage starts that folder afresh.
+synced, the manifest comes last, then one rename publishes it. A killed process leaves only the sibling: a resumable
+stage finds its checkpoints there again, any other stage starts that folder afresh.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FileEntry(Record):
 
 
 class Manifest(Record):
-    """What a published folder says of itself. `identity` hashes stage, configuration, inputs and files, but no times."""
+    """What a published folder says of itself. `identity` hashes stage, config, inputs and files, but no times."""
 
     stage: str
     identity: str

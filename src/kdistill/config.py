@@ -33,7 +33,7 @@ M = TypeVar("M", bound=ConfigModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that also refuses aliases (no recipe needs them) and duplicate keys (the last would win silently)."""
+    """A safe loader that refuses aliases (no recipe needs them) and duplicate keys (the last would win silently)."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -143,7 +143,7 @@ def _explain(model: type[ConfigModel], item: Mapping[str, Any]) -> str:
 
 
 def _known_keys(model: type[ConfigModel], location: Sequence[str | int]) -> set[str]:
-    """The keys that may stand at `location`, through unions (whose tags appear in the location), tuples and mappings."""
+    """The keys that may stand at `location`, through unions (whose tags appear in it), tuples and mappings."""
     candidates: list[Any] = [model]
     for part in location:
         following: list[Any] = []

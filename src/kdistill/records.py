@@ -98,7 +98,7 @@ class Study(Record):
 
 
 class Truth(Record):
-    """Ground truth of one study, read by evaluation and audit only. `masks` maps an observation to a row of masks.npy."""
+    """Ground truth of one study, for evaluation and audit only. `masks`: observation -> row of masks.npy."""
 
     study_id: str
     truth: dict[str, int]
@@ -165,7 +165,7 @@ class Rationale(Record):
 
 
 class Prediction(Record):
-    """What one student says about one study: 14 probabilities in the order of OBSERVATIONS (None: it has no label head)."""
+    """What one student says about one study: 14 probabilities in OBSERVATIONS order (None: it has no label head)."""
 
     study_id: str
     patient_id: str

@@ -1,13 +1,13 @@
 """Where each observation shows itself on a frontal chest radiograph: observation x side x zone -> boxes.
 
-Coordinates are fractions of the image (x from the image's left = the patient's right, y from the top), for an upright frontal
-film that fills the image from the lower neck to the upper abdomen. The boxes are coarse textbook regions, written down
-from the sources below without looking at any data set's boxes or at the phantom's geometry; they say where to look, not
-where the finding ends.
+Coordinates are fractions of the image (x from the image's left = the patient's right, y from the top), for an upright
+frontal film that fills the image from the lower neck to the upper abdomen. The boxes are coarse textbook regions,
+written down from the sources below without looking at any data set's boxes or at the phantom's geometry; they say where
+to look, not where the finding ends.
 
 Sources: Hansell et al. 2008, Fleischner Society glossary, doi:10.1148/radiol.2462070712 (zones, signs, their places);
-Goodman, Felson's Principles of Chest Roentgenology (silhouette sign, costophrenic sulci, mediastinal contours); Irvin et
-al. 2019, arXiv:1901.07031 (meaning of the observations).
+Goodman, Felson's Principles of Chest Roentgenology (silhouette sign, costophrenic sulci, mediastinal contours); Irvin
+et al. 2019, arXiv:1901.07031 (meaning of the observations).
 """
 
 from __future__ import annotations
