@@ -178,6 +178,17 @@ class Prediction(Record):
     rationale: str
 
 
+class ProbeItem(Record):
+    """A held-out wording of a radiographic sign and the observation it points to (the teacher's knowledge probe).
+
+    `declarative_only`: the literature states the sign, but never shows it in a case report.
+    """
+
+    phrase: str
+    observation: str
+    declarative_only: bool
+
+
 R = TypeVar("R", bound=Record)
 
 
