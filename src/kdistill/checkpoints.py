@@ -16,6 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kdistill.artifact import sha256_file
+from kdistill.interrupt import Interrupted, OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -66,3 +67,26 @@ class SealCheckpoints(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal `checkpoint-<global step>` below the output folder."""
         seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+class ReportProgress(TrainerCallback):
+    """Reports each step; when the report raises `Interrupted`, Trainer saves, stops, and `reraise` lets it through."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._interrupted: Interrupted | None = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Report (global step, steps in all)."""
+        if self._on_progress is None or self._interrupted is not None:
+            return
+        try:
+            self._on_progress(state.global_step, state.max_steps)
+        except Interrupted as error:
+            self._interrupted = error
+            control.should_save = control.should_training_stop = True
+
+    def reraise(self) -> None:
+        """Call after `Trainer.train`: raises what stopped it, now that the checkpoint is on disk."""
+        if self._interrupted is not None:
+            raise self._interrupted

@@ -1,0 +1,291 @@
+"""The stages of a recipe: what each is made from, and who makes it. `run` decides which of them have to be made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdistill.artifact import StageWriter
+from kdistill.config import ConfigModel
+from kdistill.interrupt import OnProgress
+from kdistill.pipeline.recipe import Recipe
+from kdistill.records import Article, ProbeItem, Study
+
+#: Arms that are no training of their own but are derived from the `label` student of the same seed.
+REFERENCE_ARMS = ("nearest_report", "classifier_template")
+LABEL_ARM = "label"
+
+Build = Callable[[StageWriter, OnProgress], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One folder of a run: its place, what it is made from, and the function that makes it."""
+
+    name: str
+    path: Path
+    config: Any
+    inputs: Mapping[str, Path]
+    build: Build
+    seed: int | None = None
+    resumable: bool = False
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the stages' folders inside a run."""
+
+    dir: Path
+    studies: Path = field(init=False)
+    literature: Path = field(init=False)
+    labels: Path = field(init=False)
+    teacher: Path = field(init=False)
+    rationales: Path = field(init=False)
+    evaluation: Path = field(init=False)
+    audit: Path = field(init=False)
+    report: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("studies", "literature", "labels", "teacher", "rationales", "evaluation", "audit", "report"):
+            object.__setattr__(self, name, self.dir / name)
+
+    def student(self, arm: str, seed: int) -> Path:
+        """Folder of one student."""
+        return self.dir / "student" / arm / f"seed-{seed}"
+
+
+def student_keys(recipe: Recipe) -> list[tuple[str, int]]:
+    """(arm, seed) of every student; those that others derive from come first."""
+    arms = sorted(recipe.distillation.arms, key=lambda arm: (arm in REFERENCE_ARMS, arm != LABEL_ARM))
+    return [(arm, seed) for seed in recipe.distillation.seeds for arm in arms]
+
+
+def base_stages(recipe: Recipe, run: RunFolder) -> list[Stage]:
+    """The stages before any student, in order."""
+    return [
+        _studies(recipe, run),
+        _literature(recipe, run),
+        _labels(recipe, run),
+        _teacher(recipe, run),
+        _rationales(recipe, run),
+    ]
+
+
+def _studies(recipe: Recipe, run: RunFolder) -> Stage:
+    def build(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.studies.stage import build_studies
+
+        build_studies(stage, recipe.studies, processes=recipe.processes, on_progress=on_progress)
+
+    config = {"studies": recipe.studies.model_dump(mode="json"), "files": fingerprint(_paths(recipe.studies))}
+    return Stage("studies", run.studies, config, {}, build)
+
+
+def _literature(recipe: Recipe, run: RunFolder) -> Stage:
+    def build(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.literature.stage import build_literature
+        from kdistill.studies.store import load_studies
+
+        tests: list[Study] = load_studies(run.studies, "test")
+        build_literature(
+            stage,
+            recipe.literature,
+            extra_articles=_phantom_articles(recipe),
+            excluded_texts=[study.report for study in tests if study.report],
+            on_progress=on_progress,
+        )
+
+    paths = [path for source in recipe.literature.sources for path in _paths(source)]
+    config = {"literature": recipe.literature.model_dump(mode="json"), "files": fingerprint(paths)}
+    return Stage("literature", run.literature, config, {"studies": run.studies}, build)
+
+
+def _phantom_articles(recipe: Recipe) -> Iterator[Article]:
+    """Articles of the phantom world: the literature package reads files and knows no phantom."""
+    from kdistill.studies.phantom.literature import write_literature
+
+    for source in recipe.literature.sources:
+        if source.kind == "phantom":
+            yield from write_literature(seed=source.seed, num_articles=source.num_articles)
+
+
+def _labels(recipe: Recipe, run: RunFolder) -> Stage:
+    def build(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.labelers.stage import build_labels
+
+        build_labels(stage, recipe.labeler, run.studies)
+
+    return Stage("labels", run.labels, recipe.labeler, {"studies": run.studies}, build)
+
+
+def probe_items() -> tuple[ProbeItem, ...]:
+    """The sign -> observation questions of `teacher probe`: wordings that no literature stage contains."""
+    from kdistill.studies.phantom.knowledge import probe_items as items
+
+    return tuple(items())
+
+
+def _teacher(recipe: Recipe, run: RunFolder) -> Stage:
+    def build(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.teacher.stage import build_teacher
+
+        build_teacher(
+            stage,
+            recipe.teacher,
+            literature_dir=run.literature,
+            probe_items=probe_items(),
+            on_progress=on_progress,
+        )
+
+    return Stage(
+        "teacher",
+        run.teacher,
+        _with_threads(recipe, teacher=recipe.teacher),
+        {"literature": run.literature},
+        build,
+        seed=recipe.teacher.seed,
+        resumable=True,
+    )
+
+
+def _rationales(recipe: Recipe, run: RunFolder) -> Stage:
+    def build(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.teacher.rationale_stage import build_rationales
+
+        build_rationales(
+            stage,
+            recipe.rationales,
+            literature_dir=run.literature,
+            teacher_dir=run.teacher,
+            studies_dir=run.studies,
+            labels_dir=run.labels,
+            on_progress=on_progress,
+        )
+
+    inputs = {"literature": run.literature, "teacher": run.teacher, "studies": run.studies, "labels": run.labels}
+    return Stage("rationales", run.rationales, _with_threads(recipe, rationales=recipe.rationales), inputs, build)
+
+
+def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
+    """One student: arm and seed. Its configuration leaves out which other arms and seeds the recipe has."""
+    label_dir = run.student(LABEL_ARM, seed) if arm in REFERENCE_ARMS else None
+
+    def build(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.distillation.stage import build_student
+
+        build_student(
+            stage,
+            recipe.distillation,
+            recipe.student,
+            arm,
+            seed,
+            studies_dir=run.studies,
+            labels_dir=run.labels,
+            rationales_dir=run.rationales,
+            teacher_dir=run.teacher,
+            label_student_dir=label_dir,
+            on_progress=on_progress,
+        )
+
+    settings = recipe.distillation.model_dump(mode="json", exclude={"arms", "seeds"})
+    config = {"threads": recipe.threads, "student": recipe.student.model_dump(mode="json"), "distillation": settings}
+    inputs = {"studies": run.studies, "labels": run.labels, "rationales": run.rationales, "teacher": run.teacher}
+    if label_dir:
+        inputs["label_student"] = label_dir
+    return Stage(
+        f"student/{arm}/seed-{seed}",
+        run.student(arm, seed),
+        {**config, "arm": arm, "seed": seed},
+        inputs,
+        build,
+        seed=seed,
+        resumable=True,
+    )
+
+
+def closing_stages(recipe: Recipe, run: RunFolder) -> list[Stage]:
+    """Evaluation, audit and the report: made from the students' folders."""
+    students = {(arm, seed): run.student(arm, seed) for arm, seed in student_keys(recipe)}
+    named = {f"student/{arm}/seed-{seed}": path for (arm, seed), path in students.items()}
+
+    def evaluate(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.evaluation.stage import build_evaluation
+
+        build_evaluation(
+            stage,
+            recipe.evaluation,
+            students=students,
+            studies_dir=run.studies,
+            labels_dir=run.labels,
+            on_progress=on_progress,
+        )
+
+    def audit(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.audit.stage import build_audit
+
+        build_audit(
+            stage,
+            recipe.audit,
+            students=students,
+            studies_dir=run.studies,
+            rationales_dir=run.rationales,
+            literature_dir=run.literature,
+            on_progress=on_progress,
+        )
+
+    def report(stage: StageWriter, on_progress: OnProgress) -> None:
+        from kdistill.pipeline.report import write_report
+
+        write_report(stage.dir / "report.html", run_dir=run.dir, recipe_name=recipe.name)
+
+    scored = {**named, "studies": run.studies, "labels": run.labels}
+    audited = {**named, "studies": run.studies, "rationales": run.rationales, "literature": run.literature}
+    shown = {**scored, **audited, "evaluation": run.evaluation, "audit": run.audit, "teacher": run.teacher}
+    about = {"name": recipe.name, "description": recipe.description}
+    return [
+        Stage("evaluation", run.evaluation, recipe.evaluation, scored, evaluate),
+        Stage("audit", run.audit, _with_threads(recipe, audit=recipe.audit), audited, audit),
+        Stage("report", run.report, about, shown, report),
+    ]
+
+
+def all_stages(recipe: Recipe, run: RunFolder) -> list[Stage]:
+    """Every stage of the recipe, in an order in which they can be made."""
+    students = [student_stage(recipe, run, arm, seed) for arm, seed in student_keys(recipe)]
+    return [*base_stages(recipe, run), *students, *closing_stages(recipe, run)]
+
+
+def _with_threads(recipe: Recipe, **sections: ConfigModel) -> dict[str, Any]:
+    """Sections whose result depends on the number of threads (sums in another order) carry it in their hash."""
+    return {"threads": recipe.threads, **{name: section.model_dump(mode="json") for name, section in sections.items()}}
+
+
+def _paths(section: Any) -> list[str]:
+    """The paths of the files that a source section names."""
+    match section.kind:
+        case "combined":
+            return [source.path for source in section.sources]
+        case "phantom":
+            return []
+        case _:
+            return [section.path] if isinstance(section.path, str) else list(section.path)
+
+
+def fingerprint(paths: list[str]) -> dict[str, str]:
+    """What tells that data on disk changed: names and sizes of all files, and the content of tables.
+
+    Hashing gigabytes of images at every start would cost minutes; an image replaced by one of equal size is found by
+    `data check`, not here.
+    """
+    found: dict[str, str] = {}
+    for name in paths:
+        root, digest = Path(name), hashlib.sha256()
+        for path in [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()):
+            digest.update(f"{path.relative_to(root.parent).as_posix()}\0{path.stat().st_size}\0".encode())
+            if path.suffix == ".csv":
+                digest.update(path.read_bytes())
+        found[name] = digest.hexdigest()
+    return found

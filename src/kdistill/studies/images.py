@@ -1,0 +1,174 @@
+"""Image files -> one canonical grey image: bright = dense, float32 in [0, 1], patient's right on the left.
+
+This is the only place where pixels are scaled, resized and padded; training and serving call the same functions, so
+they see the same bytes. Content decides the format, never the file name.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from kdistill.errors import InputError
+
+#: The largest detectors in use give about 4300 x 3600 pixels; beyond this an "image" is an attack or a mistake.
+MAX_PIXELS: Final = 64_000_000
+#: Below this there is no radiograph to read, beyond this aspect ratio no chest.
+MIN_SIDE_PX: Final = 32
+MAX_ASPECT: Final = 4.0
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG: Final = b"\xff\xd8\xff"
+
+
+def read_image(path: Path, size_px: int) -> np.ndarray:
+    """Read one image file as the student sees it.
+
+    Args:
+        path: PNG (8 or 16 bit), JPEG or DICOM, told apart by content.
+        size_px: Side of the square output.
+
+    Returns:
+        uint8 array [size_px, size_px].
+
+    Raises:
+        InputError: Not an image that we read, damaged, or not plausible as a radiograph.
+    """
+    return to_square(read_grey(path), size_px)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Read one image file at full size: float32 [H, W] in [0, 1].
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path.name) from error
+    try:
+        return decode(data)
+    except InputError as error:
+        raise InputError(error.what, where=path.name, remedy=error.remedy) from error
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode the bytes of a PNG, JPEG or DICOM file: float32 [H, W] in [0, 1].
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    if not data:
+        raise InputError("is empty (0 bytes)", remedy="Copy the file again.")
+    if data.startswith(_PNG):
+        _require_whole_png(data)
+        pixels = _decode_raster(data, "PNG")
+    elif data.startswith(_JPEG):
+        _require_whole_jpeg(data)
+        pixels = _decode_raster(data, "JPEG")
+    elif data[128:132] == b"DICM":
+        from kdistill.studies.dicom import decode_dicom
+
+        pixels = decode_dicom(data)
+    else:
+        raise InputError(
+            f"is no PNG, JPEG or DICOM file (it starts with {data[:4].hex(' ')})",
+            remedy="Give the image itself; a file's name does not matter, its content does.",
+        )
+    _require_plausible(pixels)
+    return pixels
+
+
+def _require_whole_png(data: bytes) -> None:
+    position = len(_PNG)
+    while position + 8 <= len(data):
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        position += 12 + length
+        if kind == b"IEND" and position <= len(data):
+            return
+    raise InputError(
+        f"is cut short: the PNG ends after {len(data)} bytes without its end mark", remedy="Copy it again."
+    )
+
+
+def _require_whole_jpeg(data: bytes) -> None:
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    # Inside the scan 0xFF is always followed by a stuffed zero, so an end mark there is the end mark.
+    if data.find(b"\xff\xd9", position) < 0:
+        raise InputError(
+            f"is cut short: the JPEG ends after {len(data)} bytes without its end mark", remedy="Copy it again."
+        )
+
+
+def _decode_raster(data: bytes, kind: str) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=[kind])
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f"claims {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+            image.load()
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"is a damaged {kind} ({error})", remedy="Copy or export it again.") from error
+    return _grey(image)
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Scale to [0, 1] by the type's full range: no guess from the content, so equal values stay equal across files."""
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        # Pillow's convert("L") would clip everything above 255 to white.
+        values = np.asarray(image).astype(np.float32)
+        return np.clip(values / 65535.0, 0.0, 1.0)
+    if image.mode == "1":
+        raise InputError("is a 1-bit picture, not a radiograph")
+    if image.mode in ("L", "LA"):
+        return np.asarray(image.getchannel(0), dtype=np.float32) / 255.0
+    rgb = np.asarray(image.convert("RGB"), dtype=np.int16)
+    if np.abs(rgb - rgb[..., :1]).max() > 24:
+        raise InputError(
+            "is a colour picture", remedy="Give the radiograph itself, in grey, not a screenshot or a photograph."
+        )
+    return rgb.mean(axis=-1, dtype=np.float32) / np.float32(255.0)
+
+
+def _require_plausible(pixels: np.ndarray) -> None:
+    height, width = pixels.shape
+    if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_ASPECT * min(height, width):
+        raise InputError(f"is {width} x {height} pixels: too small or too narrow for a chest radiograph")
+    if not np.isfinite(pixels).all():
+        raise InputError("has pixels that are no numbers")
+    if float(pixels.max()) - float(pixels.min()) < 1e-3:
+        raise InputError("is constant: there is nothing to see")
+
+
+def to_square(pixels: np.ndarray, size_px: int) -> np.ndarray:
+    """Resize to fit a square, keeping the aspect ratio, and pad with black on both sides equally.
+
+    Args:
+        pixels: Float32 [H, W] in [0, 1].
+        size_px: Side of the square.
+
+    Returns:
+        uint8 [size_px, size_px], rounded to nearest.
+    """
+    height, width = pixels.shape
+    scale = size_px / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if (new_height, new_width) != (height, width):
+        # Pillow's filters widen with the reduction factor, so shrinking does not alias.
+        image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
+        pixels = np.asarray(image.resize((new_width, new_height), Image.Resampling.BILINEAR))
+    square = np.zeros((size_px, size_px), dtype=np.uint8)
+    top, left = (size_px - new_height) // 2, (size_px - new_width) // 2
+    square[top : top + new_height, left : left + new_width] = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return square

@@ -1,0 +1,113 @@
+"""CSV tables of studies, read strictly: all problems at once, each with its line number."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from kdistill.errors import InputError
+from kdistill.observations import LabelState
+from kdistill.records import Split
+
+MAX_PROBLEMS: Final = 50
+_STATES: Final[dict[str, LabelState]] = {
+    "": None,
+    "1": 1,
+    "1.0": 1,
+    "0": 0,
+    "0.0": 0,
+    "-1": -1,
+    "-1.0": -1,
+    "nan": None,
+}
+
+
+class Problems:
+    """Collects what is wrong with a table, so that a user mends a file once and not fifty times."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.found: list[str] = []
+
+    def add(self, line: int, what: str) -> None:
+        """Note one problem at a line of the file (the header is line 1)."""
+        self.found.append(f"line {line}: {what}")
+
+    def raise_if_any(self, remedy: str) -> None:
+        """Raise InputError with the first 50 problems and the number of the rest."""
+        if self.found:
+            more = len(self.found) - MAX_PROBLEMS
+            shown = self.found[:MAX_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
+            raise InputError("; ".join(shown), where=self.where, remedy=remedy)
+
+
+def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Read a UTF-8 CSV (BOM and CRLF welcome) as (line number, row) pairs; fields are stripped.
+
+    Raises:
+        InputError: Missing, not UTF-8, a required column absent (the columns that exist are named), or rows of another
+            length than the header.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 (byte {error.start})", where=path.name, remedy="Save it as UTF-8.") from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in required if name not in header]
+        if missing:
+            raise InputError(
+                f"column {', '.join(missing)} is missing", where=path.name, remedy=f"It has: {', '.join(header)}"
+            )
+        return list(_checked_rows(reader, header, path.name))
+    except csv.Error as error:
+        raise InputError(f"is no CSV ({error})", where=f"{path.name} line {reader.line_num}") from error
+
+
+def _checked_rows(reader: Iterator[list[str]], header: list[str], name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    problems = Problems(name)
+    for fields in reader:
+        line = reader.line_num  # type: ignore[attr-defined]
+        if not any(field.strip() for field in fields):
+            continue
+        if len(fields) != len(header):
+            problems.add(line, f"{len(fields)} fields, the header has {len(header)}")
+            continue
+        yield line, {key: value.strip() for key, value in zip(header, fields, strict=True)}
+    problems.raise_if_any("Quote fields that hold commas or line breaks.")
+
+
+def parse_state(value: str) -> LabelState:
+    """A label cell: 1, 0, -1 or empty.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    try:
+        return _STATES[value.strip().lower()]
+    except KeyError:
+        raise ValueError(f"label {value!r} is not 1, 0, -1 or empty") from None
+
+
+def split_of(patient_id: str, *, validate_share: float, test_share: float) -> Split:
+    """The split of a patient by a hash of the id: the same on every machine, whatever the order of the file."""
+    value = int.from_bytes(hashlib.sha256(patient_id.encode("utf-8")).digest()[:8], "big") / 2**64
+    if value < test_share:
+        return "test"
+    return "validate" if value < test_share + validate_share else "train"
+
+
+def cell(row: dict[str, str], key: str, convert: Callable[[str], float]) -> float | None:
+    """An optional numeric cell: None where it is absent, empty or no number (NIH writes ages like 058Y)."""
+    text = row.get(key, "").rstrip("Yy")
+    try:
+        return convert(text) if text else None
+    except ValueError:
+        return None
