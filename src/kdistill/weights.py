@@ -1,8 +1,8 @@
 """Weight folders are checked before any library opens them: safetensors only, complete, finite.
 
-The header is read here, byte by byte, because a damaged or hostile header (a length of 2^63, tensors that overlap or reach
-past the end) has to be refused by name before anything allocates. Format: 8 bytes little-endian header length, a JSON
-header, the tensors' bytes (the safetensors format, https://github.com/huggingface/safetensors).
+The header is read here, byte by byte, because a damaged or hostile header (a length of 2^63, tensors that overlap or
+reach past the end) has to be refused by name before anything allocates. Format: 8 bytes little-endian header length, a
+JSON header, the tensors' bytes (the safetensors format, https://github.com/huggingface/safetensors).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ITEM_BYTES: Final[Mapping[str, int]] = {
 _FLOAT_TYPES: Final[Mapping[str, type[np.generic]]] = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _CHUNK: Final = 1 << 22
 _CONVERT: Final = (
-    "Convert it where you trust its origin: load it there and call model.save_pretrained(folder, safe_serialization=True), "
+    "Convert it where you trust its origin: load it there and call model.save_pretrained(folder), "
     "or safetensors.torch.save_file(state_dict, 'model.safetensors')."
 )
 

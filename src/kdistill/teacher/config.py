@@ -85,7 +85,7 @@ class RationalesConfig(ConfigModel):
 
     writer: Literal["select", "generate"] = Field(
         default="select",
-        description="select: literature sentences ranked by the LM's likelihood given the findings; generate: the LM writes.",
+        description="select: literature sentences ranked by the LM's likelihood; generate: the LM writes.",
     )
     reading: ReadingConfig = Field(default=ReadingConfig(), description="Reading of unnamed signs.")
     retrieval_top: int = Field(default=24, ge=1, description="Passages retrieved for an entry.")
