@@ -1,0 +1,57 @@
+"""Articles to passages: cut, check each for fitness, and say why one was dropped."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from kdistill.literature.config import PassageConfig
+from kdistill.literature.items import PassageReason
+from kdistill.literature.text import sentences
+
+#: Text that a language model may take for its own control tokens or for an order. Literature is data: prompts mark it
+#: as such too, this only keeps the plainest attempts out of training and retrieval.
+_PROMPT_MARKUP: Final = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|\[/?INST\]|<</?SYS>>"
+    r"|</?(?:pad|bos|eos|unk|s|system|user|assistant|report|findings|impression|rationale)>"
+    r"|^\W*(?:system|assistant|user)\s*:"
+    r"|\b(?:ignore|disregard|forget)\s+(?:(?:all|any|the|your|of)\s+){0,3}(?:previous|prior|above|earlier|preceding)\s+"
+    r"(?:instruction|prompt|message|context|direction)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def cut_passages(text: str, config: PassageConfig) -> list[str]:
+    """Cut a cleaned text into passages of whole sentences that never overlap and leave nothing out.
+
+    A passage ends at the end of its paragraph, unless it would be shorter than `min_words`.
+
+    Args:
+        text: One paragraph a line (see text.clean_text).
+        config: Most sentences and words of a passage.
+    """
+    passages: list[str] = []
+    current: list[str] = []
+    length = 0
+    for paragraph in text.split("\n"):
+        for sentence in sentences(paragraph):
+            size = len(sentence.split())
+            if current and (len(current) >= config.max_sentences or length + size > config.max_words):
+                passages.append(" ".join(current))
+                current, length = [], 0
+            current.append(sentence)
+            length += size
+        if length >= config.min_words:
+            passages.append(" ".join(current))
+            current, length = [], 0
+    return [*passages, " ".join(current)] if current else passages
+
+
+def unfit(passage: str, config: PassageConfig) -> PassageReason | None:
+    """Why a passage cannot be used whatever it is about, or None."""
+    size = len(passage.split())
+    if size < config.min_words:
+        return "too_short"
+    if size > config.max_words:
+        return "too_long"
+    return "prompt_markup" if _PROMPT_MARKUP.search(passage) else None
