@@ -79,6 +79,18 @@ def run_recipe(
     return run
 
 
+def make_selected(recipe: Recipe, run: RunFolder, stages: list[Stage], watcher: Watcher) -> None:
+    """Make some stages of a run in order; those that stand there from the same settings are kept.
+
+    Raises:
+        PolicyError: Another process holds the run, or it was made from another recipe.
+    """
+    with lock_run(run.dir), SignalWatch() as signals, _single_threaded(recipe.threads):
+        _claim(recipe, run.dir, resume=True, fresh=False)
+        for stage in stages:
+            make_stage(stage, watcher, signals)
+
+
 def make_stage(stage: Stage, watcher: Watcher, signals: SignalWatch) -> None:
     """Make one stage, unless it stands there, verified, from the same configuration and inputs."""
     if is_current(stage.path, config=stage.config, inputs=stage.inputs):

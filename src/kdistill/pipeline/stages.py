@@ -258,6 +258,18 @@ def all_stages(recipe: Recipe, run: RunFolder) -> list[Stage]:
     return [*base_stages(recipe, run), *students, *closing_stages(recipe, run)]
 
 
+def needed_for(last: str, stages: Mapping[str, Stage]) -> list[Stage]:
+    """A stage and all that it is made from, at any depth, in the order of `stages`."""
+    by_path = {stage.path: stage for stage in stages.values()}
+    names, waiting = set(), [stages[last]]
+    while waiting:
+        stage = waiting.pop()
+        if stage.name not in names:
+            names.add(stage.name)
+            waiting += [by_path[path] for path in stage.inputs.values()]
+    return [stage for name, stage in stages.items() if name in names]
+
+
 def _with_threads(recipe: Recipe, **sections: ConfigModel) -> dict[str, Any]:
     """Sections whose result depends on the number of threads (sums in another order) carry it in their hash."""
     return {"threads": recipe.threads, **{name: section.model_dump(mode="json") for name, section in sections.items()}}

@@ -1,0 +1,92 @@
+"""`run --dry-run`: what a recipe would do and cost, without writing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdistill.pipeline.recipe import Recipe
+from kdistill.pipeline.stages import REFERENCE_ARMS, RunFolder, all_stages, student_keys
+from kdistill.studies.config import StudiesConfig
+
+#: Seconds on one core of the machine in benchmarks/ (CPU): measured, and off by a factor of two on other machines.
+SECONDS_PER_PHANTOM_IMAGE = 1 / 60
+SECONDS_PER_IMAGE_VISIT = 0.018
+#: Weights, gradients, two AdamW moments (float32) and activations of a small batch, beside Python and torch themselves.
+BYTES_PER_PARAMETER = 16
+BASE_MEMORY_GB = 0.9
+
+
+def estimate(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """Counts, parameters, memory (GB) and time (minutes) of a run; stages that stand already are named.
+
+    Raises:
+        ConfigError: A model of the recipe cannot be built.
+    """
+    from kdistill.artifact import MANIFEST
+
+    studies = count_studies(recipe.studies)
+    trained = [key for key in student_keys(recipe) if key[0] not in REFERENCE_ARMS]
+    visits = recipe.distillation.num_image_visits * len(trained)
+    parameters = count_student_parameters(recipe)
+    stages = all_stages(recipe, RunFolder(run_dir))
+    rendering = sum(studies.values()) * SECONDS_PER_PHANTOM_IMAGE if recipe.studies.kind == "phantom" else 0.0
+    seconds = rendering + visits * SECONDS_PER_IMAGE_VISIT / min(recipe.processes, max(len(trained), 1))
+    return {
+        "run": str(run_dir),
+        "studies": studies,
+        "students": len(student_keys(recipe)),
+        "image_visits": visits,
+        "student_parameters": parameters,
+        "memory_gb": round(recipe.processes * (BASE_MEMORY_GB + parameters * BYTES_PER_PARAMETER / 1e9), 1),
+        "minutes": round(seconds / 60, 1),
+        "stages": {stage.name: (stage.path / MANIFEST).is_file() for stage in stages},
+    }
+
+
+def count_studies(config: StudiesConfig) -> dict[str, int]:
+    """Studies by split: planned ones of the phantom, listed ones of a data set (its tables are read, not its images)."""
+    from collections import Counter
+
+    from kdistill.studies.stage import read_source
+
+    match config.kind:
+        case "phantom":
+            return {
+                "train": config.num_train,
+                "validate": config.num_validate,
+                "test": config.num_test,
+                "pair images": 2 * config.num_pairs,
+            }
+        case "combined":
+            tables = [read_source(source) for source in config.sources]
+        case _:
+            tables = [read_source(config)]
+    return dict(Counter(item.study.split for table in tables for item in table.studies))
+
+
+def count_student_parameters(recipe: Recipe) -> int:
+    """Parameters of the student, built without memory for its weights (the teacher's vocabulary decides its head)."""
+    import torch
+
+    from kdistill.student.build import new_student
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in new_student(recipe.student, recipe.teacher).parameters())
+
+
+def render_estimate(found: dict[str, Any]) -> str:
+    """The estimate as text."""
+    there = [name for name, done in found["stages"].items() if done]
+    return "\n".join(
+        [
+            f"run:        {found['run']}",
+            "studies:    " + ", ".join(f"{count} {name}" for name, count in found["studies"].items()),
+            f"students:   {found['students']} ({found['student_parameters']:,} parameters each)",
+            f"training:   {found['image_visits']:,} image visits",
+            f"memory:     about {found['memory_gb']} GB",
+            f"time:       about {found['minutes']} minutes on two cores, without the teacher",
+            f"stages:     {len(found['stages'])}, of which there already: {', '.join(there) or 'none'}",
+            "nothing was written",
+        ]
+    )
