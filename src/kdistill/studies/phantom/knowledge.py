@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from kdistill.config import parse_yaml, validate
 from kdistill.config import ConfigModel as StrictModel
-from kdistill.observations import FINDINGS
+from kdistill.config import parse_yaml, validate
+from kdistill.observations import FINDINGS, OBSERVATION_TERMS
 from kdistill.records import ProbeItem, Severity, Side, Zone
 from kdistill.studies.phantom.plan import VARIANTS
 from kdistill.studies.phantom.wording import SLOTS, Place, bare, fill, slots
@@ -43,11 +43,16 @@ class Sign(Worded):
 
 
 class Variant(StrictModel):
-    """A way in which the observation looks: its names (the first is the usual one) and where it sits."""
+    """A way in which the observation looks: its names (the first is the usual one) and where it sits.
+
+    `countable` names take an article and a plural; a name that is not `graded` takes no severity; one that is not
+    `sided` takes no side ("pulmonary edema", though both lungs are affected).
+    """
 
     nouns: Wordings = Field(min_length=1)
     countable: bool = False
     graded: bool = True
+    sided: bool = True
     sides: tuple[Side, ...]
     zones: tuple[Zone, ...]
     severity_words: Mapping[Severity, str] = {"mild": "mild", "moderate": "moderate", "severe": "severe"}
@@ -119,6 +124,7 @@ class Patterns(StrictModel):
     """Sentence patterns of the literature."""
 
     sign_np: Wordings
+    sign_np_singular: Wordings
     sign_clause: Wordings
     definition: Wordings
     mechanism: Wordings
@@ -161,6 +167,8 @@ class Knowledge(StrictModel):
         for name, finding in self.findings.items():
             if tuple(finding.variants) != VARIANTS[name]:
                 raise ValueError(f"{name}: variants must be {VARIANTS[name]}")
+            if finding.name != OBSERVATION_TERMS[name]:
+                raise ValueError(f"{name}: the name must be {OBSERVATION_TERMS[name]!r}, as everywhere")
             for variant in finding.variants:
                 if all(sign.declarative_only for sign in finding.signs_of(variant)):
                     raise ValueError(f"{name}/{variant}: no sign that a case report may hold")

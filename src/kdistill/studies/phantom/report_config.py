@@ -20,13 +20,16 @@ class NoiseConfig(ConfigModel):
     sign_beside_name: Share = Field(0.15, ge=0, le=1, description="share of named findings with a sign beside the name")
     mode_frame: Share = Field(0.70, ge=0, le=1, description="share of named findings in the first (usual) frame")
     mode_noun: Share = Field(0.80, ge=0, le=1, description="share of named findings with the first (usual) noun")
+    telegraphic: Share = Field(0.60, ge=0, le=1, description="share of noun phrases without their article")
     severity_said: Share = Field(0.60, ge=0, le=1, description="share of wordings that state the severity")
     zone_said: Share = Field(0.70, ge=0, le=1, description="share of wordings that state the zone")
     denied_by_name: Share = Field(0.55, ge=0, le=1, description="share of normal regions that deny a condition by name")
     shuffled_order: Share = Field(0.25, ge=0, le=1, description="share of reports in free instead of anatomical order")
-    impression_repeats: Share = Field(0.85, ge=0, le=1, description="share of named findings that the impression repeats")
-    min_words: int = Field(20, ge=5, description="shortest findings section aimed at with normal regions, words")
-    max_words: int = Field(32, ge=5, description="longest findings section to which a normal region is added, words")
+    impression_repeats: Share = Field(
+        0.85, ge=0, le=1, description="share of named findings that the impression repeats"
+    )
+    min_words: int = Field(22, ge=5, description="shortest findings section aimed at with normal regions, words")
+    max_words: int = Field(34, ge=5, description="longest findings section to which a normal region is added, words")
 
     @model_validator(mode="after")
     def _kinds_sum_to_one(self) -> NoiseConfig:
@@ -46,7 +49,9 @@ class LiteratureMix(ConfigModel):
     normal: Share = Field(0.10, ge=0, le=1, description="normal anatomy")
     off_topic: Share = Field(0.03, ge=0, le=1, description="no chest in it: to be dropped by the literature stage")
     duplicate: Share = Field(0.02, ge=0, le=1, description="repeats an earlier article: to be dropped")
-    retracted: Share = Field(0.01, ge=0, le=1, description="retracted, with signs of the wrong condition: to be dropped")
+    retracted: Share = Field(
+        0.01, ge=0, le=1, description="retracted, with signs of the wrong condition: to be dropped"
+    )
 
     @model_validator(mode="after")
     def _leave_room_for_cases(self) -> LiteratureMix:

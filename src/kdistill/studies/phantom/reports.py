@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeVar
 
 import numpy as np
 
+from kdistill.observations import PARENT
 from kdistill.records import Severity
 from kdistill.studies.phantom.knowledge import (
     Finding,
@@ -20,7 +21,7 @@ from kdistill.studies.phantom.knowledge import (
 )
 from kdistill.studies.phantom.plan import FindingPlan, StudyPlan
 from kdistill.studies.phantom.report_config import NoiseConfig
-from kdistill.studies.phantom.wording import Place, capitalised, fill, fits, frame, sentence, tidy
+from kdistill.studies.phantom.wording import Place, fill, fits, frame, sentence, telegraphic, tidy
 
 Kind = Literal["named", "described", "ambiguous", "hedged", "omitted"]
 DEFAULT_NOISE: Final = NoiseConfig()
@@ -93,13 +94,13 @@ def _tell(plan: FindingPlan, phrase_set: PhraseSet, rng: np.random.Generator, no
         case "omitted":
             return Told(plan.observation, finding.region, kind)
         case "described" | "ambiguous":
-            text = _described(plan, kind, place, phrase_set, rng)
+            text = _described(plan, kind, place, phrase_set, rng, noise)
             return Told(plan.observation, finding.region, kind, (text,))
         case "named":
             noun = pick_usual(finding.variants[plan.variant].nouns, noise.mode_noun, rng)
             text = named_sentence(finding, plan.variant, noun, place, rng, noise)
             beside = rng.random() < noise.sign_beside_name
-            sign = (_described(plan, "described", place, phrase_set, rng),) if beside else ()
+            sign = (_described(plan, "described", place, phrase_set, rng, noise),) if beside else ()
             line = sentence(entity(finding.variants[plan.variant], noun, place, article=False))
             return Told(plan.observation, finding.region, kind, (text, *sign), line)
         case "hedged":
@@ -118,7 +119,7 @@ def _draw_kind(observation: str, knowledge: Knowledge, rng: np.random.Generator,
 
 
 def _described(
-    plan: FindingPlan, kind: Kind, place: Place, phrase_set: PhraseSet, rng: np.random.Generator
+    plan: FindingPlan, kind: Kind, place: Place, phrase_set: PhraseSet, rng: np.random.Generator, noise: NoiseConfig
 ) -> str:
     """A sign of the finding, or a wording that fits it and others, without its name."""
     knowledge = load_knowledge()
@@ -129,7 +130,13 @@ def _described(
         signs = knowledge.findings[plan.observation].signs_of(plan.variant, plan.severity)
         usable = [sign for sign in signs if any(fits(text, place) for text in sign.phrases(phrase_set))]
         phrases = pick(usable, rng).phrases(phrase_set)
-    return sentence(fill(pick([text for text in phrases if fits(text, place)], rng), place))
+    template = pick([text for text in phrases if fits(text, place)], rng)
+    return sign_line(template, place, rng, noise)
+
+
+def sign_line(template: str, place: Place, rng: np.random.Generator, noise: NoiseConfig = DEFAULT_NOISE) -> str:
+    """A wording as a line of a report, mostly without its article."""
+    return sentence(fill(telegraphic(template) if rng.random() < noise.telegraphic else template, place))
 
 
 def named_sentence(
@@ -177,7 +184,7 @@ def entity(variant: Variant, noun: str, place: Place, *, article: bool) -> str:
     parts = (
         "a" if article and variant.countable and not plural else "",
         severity_word(variant, place.severity),
-        place.side or "",
+        (place.side or "") if variant.sided else "",
         f"{noun}s" if plural else noun,
         f"in the {zone} {'zones' if place.side == 'bilateral' else 'zone'}" if zone else "",
     )
@@ -213,30 +220,35 @@ def _normal_sentence(
 ) -> str:
     if rng.random() >= noise.denied_by_name:
         return sentence(pick(region.phrases(phrase_set), rng))
-    pairs = [text for *names, text in knowledge.frames.denied_pairs if set(names) <= _names(region, knowledge)]
+    pairs = [text for *names, text in knowledge.frames.denied_pairs if set(names) <= set(region.covers)]
     if pairs and rng.random() < 0.5:
         return pick(pairs, rng)
     usual = knowledge.findings[pick(region.covers, rng)].denied
     return denied_sentence(pick_usual(usual, 0.7, rng), rng)
 
 
-def _names(region: NormalRegion, knowledge: Knowledge) -> set[str]:
-    return {knowledge.findings[observation].name for observation in region.covers}
-
-
 def _denied_elsewhere(
     knowledge: Knowledge, drawn: set[str], regions: Sequence[Region], rng: np.random.Generator
 ) -> tuple[Region, str] | None:
-    """One condition denied in a region that has not been spoken for as normal, such as pneumothorax beside an effusion."""
+    """One condition denied beside another of the same region, such as pneumothorax beside an effusion."""
+    implied = _implied_by(knowledge, drawn)
     absent = [
         item
         for name, item in knowledge.findings.items()
-        if name not in drawn and item.region not in regions and item.denied
+        if name not in drawn | implied and item.region not in regions and item.denied
     ]
     if not absent:
         return None
     chosen = pick(absent, rng)
     return chosen.region, denied_sentence(chosen.denied[0], rng)
+
+
+def _implied_by(knowledge: Knowledge, drawn: set[str]) -> set[str]:
+    """What nobody denies beside the drawn: they overlap on the film, though each is an observation of its own."""
+    implied = {PARENT[name] for name in drawn if name in PARENT}
+    if any(knowledge.findings[name].region == "lungs" for name in drawn):
+        implied |= {"Lung Opacity", "Consolidation", "Pneumonia"}
+    return implied
 
 
 def _impression(told: Sequence[Told], rng: np.random.Generator, noise: NoiseConfig) -> str:
@@ -261,6 +273,3 @@ def pick_usual(items: Sequence[T], share: float, rng: np.random.Generator) -> T:
     """The first item with probability `share`, else one of the others: gives wording a clear mode."""
     usual = rng.random() < share
     return items[0] if usual or len(items) == 1 else pick(items[1:], rng)
-
-
-__all__ = ["DEFAULT_NOISE", "Told", "capitalised", "compose", "tell_findings", "write_report"]

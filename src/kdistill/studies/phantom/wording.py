@@ -78,12 +78,22 @@ def fill(template: str, place: Place) -> str:
 def tidy(text: str) -> str:
     """Single spaces, none before punctuation, "a" before consonants and "an" before vowels."""
     text = re.sub(r"\s+([.,:;?])", r"\1", re.sub(r"\s+", " ", text)).strip()
-    return re.sub(r"\b([Aa])n? (?=[aeiouAEIO])", r"\1n ", text)
+    return re.sub(r"\b([Aa])n? (?=(?!uni|one)[aeiouAEIO])", r"\1n ", text)
 
 
 def is_clause(template: str) -> bool:
     """A wording that ends in a full stop is a clause; one without is a noun phrase."""
     return template.endswith(".")
+
+
+def has_article(template: str) -> bool:
+    """A noun phrase in the singular, told by its article."""
+    return not is_clause(template) and template.startswith(("a ", "an "))
+
+
+def telegraphic(template: str) -> str:
+    """A noun phrase without its article, as reports are dictated; clauses stay."""
+    return template.split(" ", 1)[1] if has_article(template) else template
 
 
 def bare(text: str) -> str:
