@@ -59,6 +59,29 @@ class StudyPlan:
         """The same study with one observation removed."""
         return replace(self, findings=tuple(f for f in self.findings if f.observation != observation))
 
+    def has(self, observation: str) -> bool:
+        """Whether the observation is drawn."""
+        return any(finding.observation == observation for finding in self.findings)
+
+    def with_finding(self, finding: FindingPlan) -> StudyPlan:
+        """The same study with one finding more."""
+        return replace(self, findings=(*self.findings, finding))
+
+    def can_move(self, observation: str) -> bool:
+        """Whether the observation stands on one side and could as well stand on the other."""
+        found = [finding for finding in self.findings if finding.observation == observation]
+        return bool(found) and all(f.side in ("left", "right") and f.variant != "pacemaker" for f in found)
+
+    def moved(self, observation: str) -> StudyPlan:
+        """The same study with one observation on the other side, drawn from the same seed."""
+        other: Mapping[Side | None, Side] = {"left": "right", "right": "left"}
+        return replace(
+            self,
+            findings=tuple(
+                replace(f, side=other[f.side]) if f.observation == observation else f for f in self.findings
+            ),
+        )
+
     def truth(self) -> dict[str, int]:
         """Ground truth: 1 for each drawn observation; "No Finding" is 1 when nothing but devices is drawn."""
         drawn = {finding.observation for finding in self.findings}
