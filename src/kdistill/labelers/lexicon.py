@@ -43,12 +43,21 @@ NEUTRAL: Final = 23
 
 
 class Meaning(NamedTuple):
-    """What a phrase means: `kind`, the observations it is about, and whether it opens a negation or hedges backwards."""
+    """What a phrase means.
+
+    Attributes:
+        kind: One of the integers above.
+        observations: What it is about.
+        negates: Opens a negation besides ("no acute abnormality or effusion").
+        trails: Hedges what stands before it when nothing follows ("pneumonia possible").
+        lists: Reaches over commas ("differential includes edema, infection").
+    """
 
     kind: int
     observations: tuple[str, ...] = ()
     negates: bool = False
     trails: bool = False
+    lists: bool = False
 
 
 _PUNCTUATION: Final = {
@@ -77,6 +86,7 @@ def _simple_groups() -> Iterator[tuple[str, Meaning]]:
     yield phrases.NEGATION_BEFORE, Meaning(NEGATION)
     yield phrases.NEGATION_AFTER, Meaning(NEGATION_AFTER)
     yield phrases.UNCERTAIN_BEFORE, Meaning(UNCERTAIN)
+    yield phrases.DIFFERENTIAL, Meaning(UNCERTAIN, lists=True)
     yield phrases.TRAILING_HEDGES, Meaning(UNCERTAIN, trails=True)
     yield phrases.UNCERTAIN_AFTER, Meaning(UNCERTAIN_AFTER)
     yield phrases.HISTORY_BEFORE, Meaning(HISTORY)

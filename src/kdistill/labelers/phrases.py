@@ -51,10 +51,11 @@ MENTIONS: Final[Mapping[str, str]] = {
         | focal densit* | ground glass | haziness | parenchymal disease | focal pulmonary disease | focal lung disease
         | focal air space disease | focal airspace disease | bronchopulmonary marking* | bronchovascular marking*
         | parenchymal process* | acute air space disease | whiteout | white out | basilar densit* | streaky densit*
-        | alveolar disease | alveolar process* | air bronchogram* | linear densit*""",
+        | alveolar disease | alveolar process* | air bronchogram* | linear densit* | increased lung marking* | increased pulmonary marking* | prominent lung marking*
+        | prominent pulmonary marking* | prominence of lung marking* | increased marking* | coarsened marking* | coarse marking*""",
     "Edema": """edema | oedema | edematous | heart failure | chf | vascular congestion | pulmonary congestion
         | congestive heart failure | congestive failure | congestive change* | indistinctness | vascular prominence
-        | pulmonary vascular congestion | pulmonary venous congestion | venous congestion | kerley * lines | kerley lines
+        | pulmonary vascular congestion | pulmonary venous congestion | venous congestion | kerley * lines | kerley lines | b lines
         | vascular engorgement | volume overload | fluid overload | interstitial edema | pulmonary edema | alveolar edema
         | pulmonary oedema | cardiac decompensation | septal thickening | septal lines | vascular indistinctness
         | vascular fullness | central congestion | congestion""",
@@ -63,7 +64,7 @@ MENTIONS: Final[Mapping[str, str]] = {
         | infectious | infectious infiltrate* | infectious etiolog* | infective*""",
     "Atelectasis": """atelecta* | collapse | collapsed | lobar collapse | lung collapse | subsegmental atelecta*
         | plate like atelecta* | platelike atelecta* | discoid atelecta*""",
-    "Pneumothorax": """pneumothora* | pneumothoraces | ptx | hydropneumothora* | hemopneumothora* | pneumothoracis""",
+    "Pneumothorax": """pneumothora* | pneumothoraces | ptx | pleural air | pleural air collection* | pleural gas | hydropneumothora* | hemopneumothora* | pneumothoracis""",
     "Pleural Effusion": """pleural effusion* | effusion* | pleural fluid | hydrothora* | hemothora* | hydropneumothora*
         | hemopneumothora* | haemothora* | empyema* | pleural collection* | subpulmonic fluid | parapneumonic effusion*
         | fluid in the fissure* | fluid in the minor fissure | fluid in the major fissure | pleural based fluid""",
@@ -81,7 +82,7 @@ MENTIONS: Final[Mapping[str, str]] = {
         | screw* | cannula* | apparatus | coil | coils | equipment | mediport* | port | port a cath* | portacath* | infuse port
         | chemotherapy port | infusaport | swan ganz | intra aortic balloon pump | balloon pump | iabp | lvad | tracheostomy
         | stent | stents | stimulator* | prosthes* | prosthetic | shunt | vp shunt | generator | neurostimulator*
-        | introducer sheath | sheath | ij catheter* | pacing lead* | pacer lead* | pacemaker lead* | icd lead* | lead
+        | introducer sheath | ivc filter* | vena cava filter* | filter* | bone anchor* | septal occluder* | catheter fracture* | fractured catheter* | sheath | ij catheter* | pacing lead* | pacer lead* | pacemaker lead* | icd lead* | lead
         | leads | electrode* | rod | rods | fixation | surgical plate* | implant* | loop recorder""",
 }
 
@@ -91,7 +92,7 @@ UNMENTIONS: Final = """massive | massively | mass effect | pleural line | pleura
     | line of sight | in line with | fissure line | paraspinal line | paraspinal lines | paratracheal line
     | mediastinal lines | on the port | portable | support the diagnosis | heart valve calcification
     | nearly resolved | partially resolved | near complete resolution of | partial resolution of | almost resolved
-    | infection control | infectious symptoms | tumor marker* | hardware artifact | leading | breast implant*
+    | infection control | infectious symptoms | tumor marker* | hardware artifact | leading | breast implant* | suture line* | valve surgery | lung lines
     | lead to | skin lesion* | healing well | no evidence of acute infection"""
 
 #: Abnormal, but none of the 14: blocks "No Finding" (as the CheXpert labeler does) and sets no label.
@@ -109,9 +110,12 @@ ABNORMAL: Final = """emphysema* | blunt* | elevation | elevated | eventration | 
     | low volumes | hypoinflat* | hypoventilat* | subcutaneous emphysema | subcutaneous air | cyst | cysts | cystic
     | sclerosis | sclerotic | nodal calcification | mastectomy | lobectomy | pneumonectomy | sarcoid* | pectus
     | tracheal deviation | mediastinal shift | shift | pulmonary embol* | embolism | infarct* | bony lesion* | lytic lesion*
-    | bone lesion* | osseous lesion* | soft tissue mass* | fullness | prominence | sclerotic lesion* | blastic lesion* | metastas* | metastatic disease"""
+    | bone lesion* | osseous lesion* | soft tissue mass* | fullness | prominence | sclerotic lesion* | granulomatous infection* | prior infection* | previous infection*
+    | old infection* | remote infection* | chest wall mass* | breast mass* | calcific nodular densit* | calcified nodular densit*
+    | calcified nodular opacit* | bronchovascular crowding | vascular crowding | crowding | blastic lesion* | metastas* | metastatic disease"""
 
-#: What a predicate can be said of. "" absorbs the predicate without setting a label.
+#: What a predicate can be said of. Vessels called enlarged are read as edema (as "vascular prominence" is in CheXpert);
+#: vessels called normal say nothing. "" absorbs the predicate without setting a label.
 SUBJECTS: Final[Mapping[str, str]] = {
     "Cardiomegaly": """heart | hearts | heart size | cardiac size | cardiac silhouette* | cardiac shadow | cardiac contour*
         | heart contour* | heart silhouette | heart shadow | cardiac outline | cardiopericardial silhouette
@@ -123,9 +127,11 @@ SUBJECTS: Final[Mapping[str, str]] = {
         | cardiomediastinal and hilar contour* | cardiomediastinal size | mediastinal and cardiac contour*
         | mediastinal width | pericardial silhouette | cardiac mediastinal contour* | cardiac mediastinal silhouette
         | cardiac and mediastinal contour* | cardiac and mediastinal silhouette*""",
+    "Edema": """pulmonary vascular* | pulmonary vasculature | central pulmonary vasculature | vascular* | vascular marking*
+        | vasculature | pulmonary vessels | central pulmonary vessels | perihilar vessels | perihilar vasculature""",
     "": """mediastinal | lung | lungs | lung field* | lung volume* | volumes | lung base* | aorta | aortic | aortic arch | aortic knob | hila
-        | hilar | hilum | hilar structure* | hilar contour* | aortic contour* | pulmonary arter* | pulmonary vascular*
-        | pulmonary vasculature | vascular* | vascular marking* | vasculature | bones | osseous | bony | bony structure*
+        | hilar | hilum | hilar structure* | hilar contour* | aortic contour* | pulmonary arter*
+        | bones | osseous | bony | bony structure*
         | osseous structure* | skeletal | thoracic spine | spine | trachea | tracheal | diaphragm* | hemidiaphragm* | abdomen
         | upper abdomen | soft tissue* | pleural space* | pleura | pleural | costophrenic | ribs | rib | airway | airways
         | lymph node* | nodes | thyroid | azygos | fissure* | stomach | bowel | paratracheal stripe | markings""",
@@ -134,12 +140,11 @@ BOTH_HEART_AND_MEDIASTINUM: Final = "cardiac and mediastinal | heart and mediast
 
 #: Predicates of a subject.
 ENLARGED: Final = """enlarged | enlargement | enlarging | prominent | widened | widening | dilated | increased in size | large
-    | big | top heavy"""
-BORDERLINE: Final = """borderline | borderline enlarged | borderline in size | borderline enlargement | top normal
-    | upper limits of normal | upper limits normal | upper limit of normal | upper normal | upper limits | high normal
-    | mildly prominent | slightly prominent | at the upper limits of normal in size | borderline prominent
-    | borderline cardiomegaly | borderline heart size | borderline size | accentuated"""
-NORMAL: Final = """normal | unremarkable | within normal limits | wnl | clear | intact | within normal | not enlarged
+    | big | engorged | congested | indistinct | increased"""
+BORDERLINE: Final = """borderline | borderline enlarged | borderline in size | borderline enlargement | accentuated
+    | borderline prominent | borderline size"""
+NORMAL: Final = """normal | top normal | upper limits of normal | upper limits normal | upper limit of normal | high normal
+    | upper normal | upper limits | unremarkable | within normal limits | wnl | clear | intact | within normal | not enlarged
     | grossly normal | not widened | not prominent | not dilated | nonenlarged | non enlarged | normally"""
 
 #: Says something of a subject that sets no label; the next subject starts a new group.
@@ -153,7 +158,7 @@ NEGATION_BEFORE: Final = """no | not | without | negative for | free of | clear 
     | devoid of | instead of | exclusion of | no longer | none of the | nonvisualization of | rules out | excludes"""
 NEGATION_AFTER: Final = """not seen | not identified | not visualized | not visualised | not present | not evident
     | not appreciated | not demonstrated | not observed | not detected | not noted | not apparent | not found | not visible
-    | not suspected | not definitely seen | not clearly seen | no longer seen | no longer present | no longer visualized
+    | not suspected | not definitely seen | not clearly seen | not well seen | not well visualized | not well visualised | no longer well seen | no longer seen | no longer present | no longer visualized
     | no longer visualised | no longer identified | no longer evident | no longer visible | no longer apparent
     | no longer appreciated | no longer noted | has resolved | have resolved | had resolved | resolved | is resolved
     | completely resolved | has been removed | have been removed | was removed | were removed | removed | has cleared
@@ -161,25 +166,29 @@ NEGATION_AFTER: Final = """not seen | not identified | not visualized | not visu
     | is unlikely | are unlikely | has disappeared | have disappeared | none seen | none identified | disappeared
     | been extracted | been withdrawn | felt unlikely | has completely resolved | have completely resolved
     | is no longer | are no longer"""
-UNCERTAIN_BEFORE: Final = """possible | possibly | probable | probably | likely | may | might | could | perhaps | potential
+UNCERTAIN_BEFORE: Final = """possible | possibly | maybe | correlate for | correlate clinically for | clinically correlate for | correlation for | clinical correlation for | probable | probably | likely | may | might | could | perhaps | potential
     | potentially | presumed | presumably | suspected | suspicious for | suspicion for | suspicion of | suspect
     | concerning for | concern for | question of | questionable | question | equivocal | suggest* | suggestive of
     | cannot exclude | can not exclude | not exclude | cannot rule out | not rule out | unable to exclude | difficult to exclude
-    | rule out | r o | to exclude | exclude | differential includes | differential diagnosis includes
-    | differential considerations include | considerations include | indeterminate | less likely
+    | rule out | r o | to exclude | exclude  | indeterminate | less likely
     | more likely | most likely | favor* | favour* | worrisome for | consider | consideration of | if | conceivably
     | apparent | cannot entirely exclude | cannot completely exclude
     | felt to represent | thought to represent | thought to be | believed to represent | raising concern for
     | raises concern for | raise concern for | raises the possibility of | raising the possibility of | possibility of
-    | uncertain | would be difficult to exclude | differential | appear* to represent"""
+    | uncertain | would be difficult to exclude | appear* to represent"""
 UNCERTAIN_AFTER: Final = """cannot be excluded | can not be excluded | not excluded | not be excluded | is not excluded
     | cannot be ruled out | not be ruled out | not ruled out | is possible | are possible | is suspected
     | are suspected | is questioned | is likely | are likely | is probable | is uncertain | is a possibility
-    | is a consideration | is considered | should be considered | could be considered | may be present | might be present
+    | is a consideration | is another consideration | is a differential consideration | is in the differential
+    | remains in the differential | in the differential | is considered | should be considered | could be considered | may be present | might be present
     | could be present | is difficult to exclude | difficult to exclude | are difficult to exclude | may be considered
     | cannot be entirely excluded | cannot be completely excluded | not entirely excluded | not completely excluded
     | is of concern | is questionable | be difficult to exclude | would be difficult to exclude | is indeterminate
     | are indeterminate | not be entirely excluded | not be completely excluded | is less likely"""
+#: A hedge that reaches over commas: everything in the list is only possible.
+DIFFERENTIAL: Final = """differential | differential diagnosis | differential diagnoses | differential includes
+    | differential including | differential diagnosis includes | differential diagnosis including
+    | differential considerations include | differential considerations | considerations include"""
 #: What follows is not about this image.
 HISTORY_BEFORE: Final = """history of | h o | hx of | evaluate for | evaluation for | evaluation of | assess for
     | assessment for | assessment of | evaluate | to evaluate | looking for | known history of | hx | workup for

@@ -21,6 +21,8 @@ _PREDICATE_REACH: Final = 40
 #: How many events ahead a comma looks for the "or"/"and" that makes it part of a list. Bounds the work on long text.
 _LIST_REACH: Final = 12
 _LIST_ENDS: Final = frozenset({lexicon.BREAK, lexicon.SOFT_BREAK, lexicon.NEGATION})
+#: Normal vessels are no denial of edema.
+_VESSELS: Final = ("Edema",)
 _LIST_JOINS: Final = frozenset({lexicon.OR, lexicon.VERSUS, lexicon.AND})
 
 #: What a cue makes of the findings in its reach: stated, denied, hedged, or not about this image (None).
@@ -60,6 +62,7 @@ class SentenceReader:
         self._mode_start = -1
         self._mode_used = True  # a finding came since the cue
         self._mode_trails = False
+        self._mode_lists = False
         self._separated = False  # a comma or "and" since the last cue or finding
         self._open: list[Found] = []  # what a trailing cue reaches
         self._chain: list[Found] = []  # what "or" and "versus" reach
@@ -102,7 +105,8 @@ class SentenceReader:
 
     def _set_mode(self, mode: Mode, event: Event) -> None:
         self._mode, self._mode_start = mode, event.start
-        self._mode_used, self._mode_trails, self._separated = False, event.meaning.trails, False
+        self._mode_used, self._separated = False, False
+        self._mode_trails, self._mode_lists = event.meaning.trails, event.meaning.lists
         self._chain = []  # a cue between two findings parts them: "opacity, may be atelectasis or pneumonia"
 
     def _hedge(self, event: Event) -> None:
@@ -148,7 +152,8 @@ class SentenceReader:
 
     def _trailing_cue(self, event: Event) -> None:
         denies = event.meaning.kind == lexicon.NEGATION_AFTER
-        if not self._open:
+        if not self._open or not self._mode_used:
+            # Nothing before it to change, or a cue right before it: "suggesting resolved pneumonia".
             self._set_mode(0 if denies else -1, event)
             return
         for found in self._open:
@@ -173,10 +178,12 @@ class SentenceReader:
         if self._in_list(index):
             return
         self._open = []
-        if self._mode != 0:
+        if self._mode != 0 and not self._mode_lists:
             self._mode = 1
 
     def _break(self, kind: int) -> None:
+        if kind == lexicon.SOFT_BREAK and self._mode_lists and self._mode == -1:
+            return
         self._close_hedge()
         self._mode, self._mode_used, self._joined = 1, True, None
         self._predicate, self._chain = None, []
@@ -221,5 +228,5 @@ class SentenceReader:
             state = 0
         else:
             state = -1 if kind == lexicon.BORDERLINE and mode == 1 else mode
-        if event.meaning.observations:
+        if event.meaning.observations and not (kind == lexicon.NORMAL and event.meaning.observations == _VESSELS):
             self.found.append(Found(lexicon.FINDING, event.meaning.observations, state, event.start, event.end))
