@@ -1,0 +1,155 @@
+"""Reading + image -> Explanation: states from thresholds, sentences with their citations, flags, abstention."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdistill.explain.citations import CitationLookup
+from kdistill.explain.config import ExplainConfig
+from kdistill.explain.explanation import Explanation, Flag, ObservationReading, RationaleSentence
+from kdistill.explain.flags import rationale_flags, report_flags, text_flags
+from kdistill.explain.plausibility import why_implausible
+from kdistill.explain.reading import Reading
+from kdistill.explain.sentences import assign_sentences
+from kdistill.labelers.rules import RuleLabeler
+from kdistill.observations import OBSERVATIONS
+from kdistill.records import State
+
+
+@dataclass(frozen=True)
+class ExplanationContext:
+    """What an explanation needs beside the reading of one image."""
+
+    model: str
+    thresholds: tuple[float, ...] | None
+    citations: CitationLookup
+    labeler: RuleLabeler
+    config: ExplainConfig
+
+
+def state_of(probability: float, threshold: float, indeterminate_logits: float) -> State:
+    """Compare a probability with its threshold on the logit scale.
+
+    Within `indeterminate_logits` of the threshold the state is "uncertain": a small change of the image could turn the
+    answer round, and a reader must not be told a side of the line that the model hardly takes.
+
+    >>> state_of(0.9, 0.5, 0.4), state_of(0.55, 0.5, 0.4), state_of(0.1, 0.5, 0.4)
+    ('present', 'uncertain', 'absent')
+    """
+    distance = _logit(probability) - _logit(threshold)
+    if abs(distance) < indeterminate_logits:
+        return "uncertain"
+    return "present" if distance > 0 else "absent"
+
+
+def _logit(probability: float) -> float:
+    clipped = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(clipped / (1 - clipped))
+
+
+def observation_readings(reading: Reading, context: ExplanationContext) -> tuple[ObservationReading, ...]:
+    """One record for each of the 14 observations."""
+    labels = context.labeler.label(reading.report) if reading.probabilities is None else {}
+    return tuple(
+        _observation(index, name, reading, context, labels.get(name)) for index, name in enumerate(OBSERVATIONS)
+    )
+
+
+def _observation(
+    index: int, name: str, reading: Reading, context: ExplanationContext, stated: int | None
+) -> ObservationReading:
+    grid = None if reading.evidence_maps is None else reading.evidence_maps[index]
+    evidence = None if grid is None else tuple(tuple(round(float(v), 6) for v in row) for row in grid)
+    if reading.probabilities is None or context.thresholds is None:
+        state: State = "present" if stated == 1 else "uncertain" if stated == -1 else "absent"
+        return ObservationReading(name=name, probability=None, threshold=None, state=state, evidence_map=evidence)
+    probability, threshold = float(reading.probabilities[index]), context.thresholds[index]
+    return ObservationReading(
+        name=name,
+        probability=round(probability, 6),
+        threshold=round(threshold, 6),
+        state=state_of(probability, threshold, context.config.indeterminate_logits),
+        side=reading.sides[index] if reading.sides else None,
+        evidence_map=evidence,
+    )
+
+
+def rationale_sentences(rationale: str, citations: CitationLookup) -> tuple[RationaleSentence, ...]:
+    """Sentence by sentence: which observation it belongs to, and the citation that was found for it."""
+    sentences = []
+    for assigned in assign_sentences(rationale):
+        fact = assigned.fact
+        observation = fact.observation if fact else None
+        found = None if assigned.is_statement else citations.find(assigned.text, observation)
+        sentences.append(
+            RationaleSentence(
+                observation=observation,
+                text=assigned.text,
+                citations=(found,) if found else (),
+                statement=assigned.is_statement,
+                state=fact.state if fact and assigned.is_statement else None,
+                side=fact.side if fact and assigned.is_statement else None,
+            )
+        )
+    return tuple(sentences)
+
+
+def explain(
+    study_id: str,
+    image: NDArray[np.uint8],
+    reading: Reading,
+    context: ExplanationContext,
+    *,
+    image_sha256: str | None = None,
+    has_prior: bool = False,
+) -> Explanation:
+    """Build the explanation of one image.
+
+    Args:
+        study_id: Name of the study (a file's name where there is none).
+        image: uint8 [S, S], the canonical image that was read.
+        reading: What the student said about it.
+        context: Model name, thresholds, citations, labeler, settings.
+        image_sha256: Hash of the file that the image came from; None: the hash of the canonical pixels is written.
+        has_prior: Whether the model was given an earlier study.
+    """
+    observations = observation_readings(reading, context)
+    rationale = rationale_sentences(reading.rationale, context.citations)
+    reasons = list(_abstention(image, observations, context.config))
+    flags = [
+        *reasons,
+        *rationale_flags(rationale, observations),
+        *report_flags(reading, observations, context.labeler),
+        *text_flags(reading, has_prior=has_prior),
+    ]
+    if reading.probabilities is None:
+        flags.append(Flag(code="no_label_head", text="This model has no label head: states are those of its report."))
+    return Explanation(
+        study_id=study_id,
+        image_sha256=image_sha256 or hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(),
+        model=context.model,
+        observations=observations,
+        findings=reading.findings,
+        impression=reading.impression,
+        rationale=rationale,
+        flags=tuple(flags),
+        abstained=bool(reasons),
+    )
+
+
+def _abstention(
+    image: NDArray[np.uint8], observations: Sequence[ObservationReading], config: ExplainConfig
+) -> list[Flag]:
+    reasons: list[Flag] = []
+    problem = why_implausible(image, config)
+    if problem:
+        reasons.append(Flag(code="implausible_image", text=problem))
+    if all(item.probability is not None and item.state == "uncertain" for item in observations):
+        reasons.append(Flag(code="all_indeterminate", text="Every probability lies near its threshold."))
+    return reasons

@@ -1,0 +1,92 @@
+"""One study's explanation: what `explain --json` writes and what the page shows."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from kdistill.records import Citation, Record, Side, State
+
+#: Stands on every page and in every export; no option removes it.
+NOTICE: Final = (
+    "Research use only. Not a medical device, not for diagnosis or treatment. "
+    "A model wrote this; it can be wrong, and its reasons can be wrong where its finding is right."
+)
+
+FlagCode = Literal[
+    "rationale_contradicts_probability",
+    "report_contradicts_probability",
+    "uncited",
+    "unassigned_sentence",
+    "degenerate",
+    "prior_mentioned",
+    "side_mismatch",
+    "implausible_image",
+    "all_indeterminate",
+    "no_label_head",
+]
+
+
+class ExplanationCitation(Citation):
+    """A verbatim span of an article, with what a reader needs to find it."""
+
+    title: str = ""
+    year: int | None = None
+
+
+class RationaleSentence(Record):
+    """One sentence of the generated rationale.
+
+    `observation` is None where the sentence belongs to none. `statement` tells a claim about this image ("Left pleural
+    effusion"), which needs no citation, from a sentence of general knowledge, which does.
+    """
+
+    observation: str | None
+    text: str
+    citations: tuple[ExplanationCitation, ...] = ()
+    statement: bool = False
+    state: State | None = None
+    side: Side | None = None
+
+
+class ObservationReading(Record):
+    """What the model says about one observation.
+
+    `probability`, `threshold` and `evidence_map` are None for a model without a label head. `state` compares the two:
+    "present" above the threshold, "absent" below, "uncertain" within `indeterminate_logits` of it; without a head it is
+    what the generated report states. `evidence_map` is the attention of the observation's query over the patch grid:
+    rows from the top, columns from the image's left (the patient's right), non-negative, sums to 1.
+    """
+
+    name: str
+    probability: float | None
+    threshold: float | None
+    state: State
+    side: Side | None = None
+    evidence_map: tuple[tuple[float, ...], ...] | None = None
+
+
+class Flag(Record):
+    """Something a reader must know before believing the explanation."""
+
+    code: FlagCode
+    observation: str | None = None
+    text: str
+
+
+class Explanation(Record):
+    """All that the model says about one image, with what is known against it.
+
+    `abstained` is True where the image is not plausible as a radiograph, or where every probability is indeterminate;
+    the readings are then kept for inspection and must not be used. `model` names weights and run.
+    """
+
+    study_id: str
+    image_sha256: str
+    model: str
+    observations: tuple[ObservationReading, ...]
+    findings: str
+    impression: str
+    rationale: tuple[RationaleSentence, ...]
+    flags: tuple[Flag, ...] = ()
+    abstained: bool = False
+    notice: str = NOTICE

@@ -1,0 +1,257 @@
+"""One study's explanation as one self-contained HTML page: X-ray, evidence maps, bars, report, rationale, citations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdistill.explain.explanation import (
+    Explanation,
+    ExplanationCitation,
+    Flag,
+    ObservationReading,
+    RationaleSentence,
+)
+from kdistill.explain.html import asset, document, text
+from kdistill.explain.pictures import SCALE_TOP, colour_hex, overlay_uri, png_uri, where_peak
+from kdistill.observations import NO_FINDING
+
+WORDS: Mapping[str, str] = {"present": "high", "uncertain": "indeterminate", "absent": "low"}
+
+
+def explanation_page(
+    explanation: Explanation, image: NDArray[np.uint8], *, provenance: Mapping[str, object] | None = None
+) -> str:
+    """Render an explanation.
+
+    Args:
+        explanation: What the model says.
+        image: uint8 [S, S], the canonical image; a larger rendering of the same square may be given for display.
+        provenance: More lines for the provenance drawer (run, recipe, dates).
+
+    Returns:
+        A whole HTML document: no network access, everything escaped, the notice always on top.
+    """
+    body = "\n".join(
+        (
+            '<header class="head">',
+            f'<h1>Study <span class="mono">{text(explanation.study_id)}</span></h1>',
+            headline(explanation),
+            _alerts(explanation.flags),
+            "</header>",
+            '<main class="columns">',
+            film(explanation, image),
+            observation_list(explanation.observations),
+            '<div class="words">',
+            report_section(explanation),
+            rationale_section(explanation.rationale),
+            "</div>",
+            flag_section(explanation.flags),
+            provenance_section(explanation, provenance or {}),
+            "</main>",
+        )
+    )
+    package = "kdistill.explain"
+    title = f"Explanation of {explanation.study_id}"
+    return document(title=title, style=asset(package, "page.css"), script=asset(package, "page.js"), body=body)
+
+
+def headline(explanation: Explanation) -> str:
+    """Normal or abnormal in one line, before anything else."""
+    if explanation.abstained:
+        reasons = " ".join(
+            flag.text for flag in explanation.flags if flag.code in ("implausible_image", "all_indeterminate")
+        )
+        return f'<p class="headline abstained"><strong>No answer.</strong> {text(reasons)}</p>'
+    high = [o for o in explanation.observations if o.state == "present" and o.name != NO_FINDING]
+    unsure = [o for o in explanation.observations if o.state == "uncertain" and o.name != NO_FINDING]
+    if high:
+        names = ", ".join(_named(o) for o in high)
+        line = f'<p class="headline abnormal"><strong>Abnormal:</strong> {text(names)}'
+    else:
+        line = '<p class="headline normal"><strong>No abnormality</strong> above its threshold'
+    if unsure:
+        line += f' <span class="unsure">Indeterminate: {text(", ".join(_named(o) for o in unsure))}</span>'
+    return line + "</p>"
+
+
+def _alerts(flags: Sequence[Flag]) -> str:
+    if not flags:
+        return ""
+    count = "1 check objects" if len(flags) == 1 else f"{len(flags)} checks object"
+    return f'<p class="alerts"><a href="#checks">{count} to this answer</a></p>'
+
+
+def _named(item: ObservationReading) -> str:
+    return f"{item.name.lower()} ({item.side})" if item.side else item.name.lower()
+
+
+def film(explanation: Explanation, image: NDArray[np.uint8]) -> str:
+    """The X-ray with one overlay for each evidence map, and its controls."""
+    overlays, captions = [], []
+    first = _first_shown(explanation.observations)
+    for index, item in enumerate(explanation.observations):
+        if item.evidence_map is None:
+            continue
+        grid = np.asarray(item.evidence_map)
+        hidden = "" if index == first else " hidden"
+        overlays.append(
+            f'<img class="overlay" data-index="{index}" src="{overlay_uri(grid)}" '
+            f'alt="Evidence map of {text(item.name)}"{hidden}>'
+        )
+        peak = float(grid.max() * grid.size)
+        captions.append(
+            f'<span class="where" data-index="{index}"{hidden}>Evidence for <strong>{text(item.name)}</strong>: '
+            f"strongest in the {text(where_peak(grid))}, {peak:.0f} times an equal share.</span>"
+        )
+    controls = _controls() if overlays else "<p>This model has no evidence maps: its decoder reads the whole image.</p>"
+    return (
+        '<section class="film-section" aria-label="X-ray and evidence map"><figure>'
+        '<div class="film"><span class="mark" aria-hidden="true">R</span>'
+        f'<div class="stack"><img class="xray" src="{png_uri(image)}" '
+        'alt="Chest X-ray, the patient\'s right on the left">'
+        f'{"".join(overlays)}</div><span class="mark" aria-hidden="true">L</span></div>'
+        f'<figcaption aria-live="polite">{"".join(captions)}</figcaption></figure>{controls}</section>'
+    )
+
+
+def _first_shown(observations: Sequence[ObservationReading]) -> int:
+    """The observation whose map is shown first: the one furthest above its threshold, "No Finding" last."""
+
+    def rank(index: int) -> tuple[bool, float]:
+        item = observations[index]
+        return item.name != NO_FINDING and item.state == "present", (item.probability or 0.0) - (item.threshold or 0.0)
+
+    return max(range(len(observations)), key=rank)
+
+
+def _controls() -> str:
+    stops = "".join(f'<stop offset="{i / 8:.3f}" stop-color="{colour_hex(i / 8)}"/>' for i in range(9))
+    return (
+        '<div class="controls">'
+        '<button type="button" id="toggle" aria-pressed="true">Evidence <kbd>H</kbd></button>'
+        '<button type="button" id="invert" aria-pressed="false">Invert <kbd>I</kbd></button>'
+        '<label for="opacity">Opacity</label><input type="range" id="opacity" min="0" max="100" value="70">'
+        "</div>"
+        '<svg class="legend" viewBox="0 0 300 34" role="img" aria-label="Colour scale: from one to '
+        f'{SCALE_TOP:.0f} times an equal share of attention, the same on every page"><defs>'
+        f'<linearGradient id="scale">{stops}</linearGradient>'
+        '</defs><rect x="0" y="0" width="300" height="12" rx="2" fill="url(#scale)"/>'
+        '<text x="0" y="29">1× equal share</text><text x="300" y="29" text-anchor="end">'
+        f"{SCALE_TOP:.0f}× · fixed scale</text></svg>"
+    )
+
+
+def observation_list(observations: Sequence[ObservationReading]) -> str:
+    """The 14 bars with threshold ticks and the state in words; each row is a button that shows its evidence map."""
+    first = _first_shown(observations)
+    rows = "".join(_row(index, item, selected=index == first) for index, item in enumerate(observations))
+    hint = "Choose one to see where the model looked for it (mouse, touch, or Tab and arrow keys)."
+    return (
+        f'<section class="observations" aria-labelledby="obs-title"><h2 id="obs-title">Observations</h2>'
+        f'<p class="hint">{hint} The tick is the threshold.</p><ul id="observations">{rows}</ul></section>'
+    )
+
+
+def _row(index: int, item: ObservationReading, *, selected: bool) -> str:
+    word = WORDS[item.state]
+    if item.probability is None or item.threshold is None:
+        word = {"present": "stated", "uncertain": "hedged", "absent": "not stated"}[item.state]
+        number, bar = "–", '<span class="bar nohead">no classifier</span>'
+    else:
+        number, bar = f"{item.probability:.2f}", _bar(item.probability, item.threshold, item.state)
+    side = f' <span class="side">{text(item.side)}</span>' if item.side and item.state != "absent" else ""
+    return (
+        f'<li><button type="button" class="row {item.state}" data-index="{index}" '
+        f'aria-pressed="{str(selected).lower()}">'
+        f'<span class="name">{text(item.name)}{side}</span>{bar}<span class="number">{number}</span>'
+        f'<span class="state">{word}</span></button></li>'
+    )
+
+
+def _bar(probability: float, threshold: float, state: str) -> str:
+    """A bar in SVG: widths as attributes, because the policy of the page forbids style attributes."""
+    tick = 100 * threshold
+    return (
+        f'<svg class="bar {state}" viewBox="0 0 100 12" preserveAspectRatio="none" role="img" '
+        f'aria-label="probability {probability:.2f}, threshold {threshold:.2f}">'
+        '<rect class="track" x="0" y="2" width="100" height="8"/>'
+        f'<rect class="fill" x="0" y="2" width="{100 * probability:.2f}" height="8"/>'
+        f'<rect class="tick" x="{min(max(tick - 0.5, 0), 99):.2f}" y="0" width="1" height="12"/></svg>'
+    )
+
+
+def report_section(explanation: Explanation) -> str:
+    """Findings and impression as they were generated."""
+    findings, impression = explanation.findings or "(empty)", explanation.impression or "(empty)"
+    return (
+        '<section aria-labelledby="report-title"><h2 id="report-title">Report</h2><dl class="report">'
+        f"<dt>Findings</dt><dd>{text(findings)}</dd><dt>Impression</dt><dd>{text(impression)}</dd></dl></section>"
+    )
+
+
+def rationale_section(rationale: Sequence[RationaleSentence], *, title: str = "Rationale") -> str:
+    """Sentence by sentence, grouped by observation, each with the citation that was found for it."""
+    if not rationale:
+        return f'<section aria-label="{text(title)}"><h2>{text(title)}</h2><p>(this model writes none)</p></section>'
+    parts = []
+    for observation, sentences in groupby(rationale, key=lambda s: s.observation):
+        items = "".join(_sentence(s) for s in sentences)
+        tag = f"<h3>{text(observation or 'No observation')}</h3>"
+        parts.append(f'<li data-name="{text(observation or "")}">{tag}{items}</li>')
+    return (
+        f'<section class="rationale" aria-label="{text(title)}"><h2>{text(title)}</h2>'
+        f"<ol>{''.join(parts)}</ol></section>"
+    )
+
+
+def _sentence(sentence: RationaleSentence) -> str:
+    kind = "statement" if sentence.statement else "reason"
+    if sentence.citations:
+        source = "".join(_citation(c) for c in sentence.citations)
+    else:
+        source = "" if sentence.statement else '<p class="source none">No source found for this sentence.</p>'
+    return f'<p class="{kind}">{text(sentence.text)}</p>{source}'
+
+
+def _citation(citation: ExplanationCitation) -> str:
+    year = f" ({citation.year})" if citation.year else ""
+    pmid = f" · PMID {text(citation.pmid)}" if citation.pmid else ""
+    return (
+        f'<details class="source"><summary>{text(citation.title or citation.article_id)}{year}</summary>'
+        f"<blockquote>{text(citation.quote)}</blockquote>"
+        f'<p class="mono">{text(citation.article_id)}{pmid}</p></details>'
+    )
+
+
+def flag_section(flags: Sequence[Flag]) -> str:
+    """What speaks against this explanation; an empty list says so."""
+    if flags:
+        items = "".join(
+            f"<li><code>{text(f.code.replace('_', ' '))}</code> {_about(f)}{text(f.text)}</li>" for f in flags
+        )
+        content = f"<ul>{items}</ul>"
+    else:
+        content = "<p>None of the checks objected. That is no proof that the answer is right.</p>"
+    return (
+        '<section class="flags" id="checks" aria-labelledby="flag-title"><h2 id="flag-title">Checks</h2>'
+        f"{content}</section>"
+    )
+
+
+def _about(flag: Flag) -> str:
+    return f"<strong>{text(flag.observation)}:</strong> " if flag.observation else ""
+
+
+def provenance_section(explanation: Explanation, more: Mapping[str, object]) -> str:
+    """Which weights read which pixels."""
+    lines: Iterable[tuple[str, object]] = (
+        ("model", explanation.model),
+        ("image sha256", explanation.image_sha256),
+        *more.items(),
+    )
+    items = "".join(f'<dt>{text(k)}</dt><dd class="mono">{text(v)}</dd>' for k, v in lines)
+    return f'<section class="provenance"><details><summary>Provenance</summary><dl>{items}</dl></details></section>'
