@@ -146,7 +146,7 @@ def _teacher(recipe: Recipe, run: RunFolder) -> Stage:
         _with_threads(recipe, teacher=recipe.teacher),
         {"literature": run.literature},
         build,
-        seed=recipe.teacher.seed,
+        seed=recipe.teacher.training.seed,
         resumable=True,
     )
 
@@ -282,8 +282,10 @@ def _paths(section: Any) -> list[str]:
             return [source.path for source in section.sources]
         case "phantom":
             return []
+        case "files":
+            return [str(path) for path in section.path]
         case _:
-            return [section.path] if isinstance(section.path, str) else list(section.path)
+            return [section.path]
 
 
 def fingerprint(paths: list[str]) -> dict[str, str]:

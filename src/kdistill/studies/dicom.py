@@ -80,6 +80,7 @@ def _require_tags(dataset: Any) -> None:
 
 
 def _stored_values(dataset: Any) -> np.ndarray:
+    shift = _widen_to_high_bit(dataset)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -94,14 +95,20 @@ def _stored_values(dataset: Any) -> np.ndarray:
         raise InputError(f"its pixel data are damaged ({type(error).__name__})", remedy="Export it again.") from error
     if values.ndim != 2:
         raise InputError(f"its pixels have {values.ndim} dimensions, not a grey image")
-    return _shift_to_high_bit(dataset, values)
+    return values >> shift
 
 
-def _shift_to_high_bit(dataset: Any, values: np.ndarray) -> np.ndarray:
-    """Undo a HighBit that is not BitsStored - 1 (retired, but it occurs): pydicom returns the container's bits."""
-    high_bit = int(dataset.get("HighBit", dataset.BitsStored - 1))
-    shift = high_bit - (int(dataset.BitsStored) - 1)
-    return values >> shift if shift > 0 else values
+def _widen_to_high_bit(dataset: Any) -> int:
+    """A HighBit above BitsStored - 1 (retired, but it occurs): pydicom would keep the low bits and drop the high ones.
+
+    Returns:
+        By how many bits the decoded values have to be shifted down.
+    """
+    stored, high_bit = int(dataset.BitsStored), int(dataset.get("HighBit") or 0)
+    if not stored <= high_bit < int(dataset.BitsAllocated):
+        return 0
+    dataset.BitsStored = high_bit + 1
+    return high_bit + 1 - stored
 
 
 def _padding_mask(dataset: Any, values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -89,7 +90,11 @@ def _require_whole_png(data: bytes) -> None:
     position = len(_PNG)
     while position + 8 <= len(data):
         length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
-        position += 12 + length
+        end = position + 12 + length
+        # Pillow skips the checksum of pixel chunks, so a flipped bit would become a stripe of wrong grey.
+        if end <= len(data) and zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise InputError("is a damaged PNG (a checksum does not match)", remedy="Copy it again.")
+        position = end
         if kind == b"IEND" and position <= len(data):
             return
     raise InputError(
