@@ -230,7 +230,7 @@ def probe_items() -> list[ProbeItem]:
 
 def typical_place(variant: Variant, index: int) -> Place:
     """The index-th of the variant's sides (left or right; bilateral where it is the only one) and zones, in turn."""
-    sides = [side for side in variant.sides if side != "bilateral"] or list(variant.sides)
+    sides = tuple(side for side in variant.sides if side != "bilateral") or variant.sides
     return Place(
         side=sides[index % len(sides)] if sides else None,
         zone=variant.zones[index % len(variant.zones)] if variant.zones else None,

@@ -12,24 +12,42 @@ Share = float
 class NoiseConfig(ConfigModel):
     """Shares with which a report names, describes, hedges or omits what is on the image."""
 
-    named: Share = Field(0.49, ge=0, le=1, description="share of findings stated by name")
-    described: Share = Field(0.40, ge=0, le=1, description="share of findings described by a sign, without the name")
-    hedged: Share = Field(0.05, ge=0, le=1, description="share of findings stated as possible")
-    omitted: Share = Field(0.06, ge=0, le=1, description="share of findings left out of the report")
-    ambiguous: Share = Field(0.08, ge=0, le=1, description="share of described findings in an ambiguous wording")
-    sign_beside_name: Share = Field(0.15, ge=0, le=1, description="share of named findings with a sign beside the name")
-    mode_frame: Share = Field(0.70, ge=0, le=1, description="share of named findings in the first (usual) frame")
-    mode_noun: Share = Field(0.80, ge=0, le=1, description="share of named findings with the first (usual) noun")
-    telegraphic: Share = Field(0.60, ge=0, le=1, description="share of noun phrases without their article")
-    severity_said: Share = Field(0.60, ge=0, le=1, description="share of wordings that state the severity")
-    zone_said: Share = Field(0.70, ge=0, le=1, description="share of wordings that state the zone")
-    denied_by_name: Share = Field(0.55, ge=0, le=1, description="share of normal regions that deny a condition by name")
-    shuffled_order: Share = Field(0.25, ge=0, le=1, description="share of reports in free instead of anatomical order")
-    impression_repeats: Share = Field(
-        0.85, ge=0, le=1, description="share of named findings that the impression repeats"
+    named: Share = Field(default=0.49, ge=0, le=1, description="share of findings stated by name")
+    described: Share = Field(
+        default=0.40, ge=0, le=1, description="share of findings described by a sign, without the name"
     )
-    min_words: int = Field(22, ge=5, description="shortest findings section aimed at with normal regions, words")
-    max_words: int = Field(34, ge=5, description="longest findings section to which a normal region is added, words")
+    hedged: Share = Field(default=0.05, ge=0, le=1, description="share of findings stated as possible")
+    omitted: Share = Field(default=0.06, ge=0, le=1, description="share of findings left out of the report")
+    ambiguous: Share = Field(
+        default=0.08, ge=0, le=1, description="share of described findings in an ambiguous wording"
+    )
+    sign_beside_name: Share = Field(
+        default=0.15, ge=0, le=1, description="share of named findings with a sign beside the name"
+    )
+    mode_frame: Share = Field(
+        default=0.70, ge=0, le=1, description="share of named findings in the first (usual) frame"
+    )
+    mode_noun: Share = Field(
+        default=0.80, ge=0, le=1, description="share of named findings with the first (usual) noun"
+    )
+    telegraphic: Share = Field(default=0.60, ge=0, le=1, description="share of noun phrases without their article")
+    severity_said: Share = Field(default=0.60, ge=0, le=1, description="share of wordings that state the severity")
+    zone_said: Share = Field(default=0.70, ge=0, le=1, description="share of wordings that state the zone")
+    denied_by_name: Share = Field(
+        default=0.55, ge=0, le=1, description="share of normal regions that deny a condition by name"
+    )
+    shuffled_order: Share = Field(
+        default=0.25, ge=0, le=1, description="share of reports in free instead of anatomical order"
+    )
+    impression_repeats: Share = Field(
+        default=0.85, ge=0, le=1, description="share of named findings that the impression repeats"
+    )
+    min_words: int = Field(
+        default=22, ge=5, description="shortest findings section aimed at with normal regions, words"
+    )
+    max_words: int = Field(
+        default=34, ge=5, description="longest findings section to which a normal region is added, words"
+    )
 
     @model_validator(mode="after")
     def _kinds_sum_to_one(self) -> NoiseConfig:
@@ -44,13 +62,15 @@ class NoiseConfig(ConfigModel):
 class LiteratureMix(ConfigModel):
     """Shares of the kinds of articles; what they leave of 1 are case reports."""
 
-    review: Share = Field(0.40, ge=0, le=1, description="signs, mechanism and differential of one condition")
-    mixed: Share = Field(0.07, ge=0, le=1, description="ambiguous signs and look-alikes")
-    normal: Share = Field(0.10, ge=0, le=1, description="normal anatomy")
-    off_topic: Share = Field(0.03, ge=0, le=1, description="no chest in it: to be dropped by the literature stage")
-    duplicate: Share = Field(0.02, ge=0, le=1, description="repeats an earlier article: to be dropped")
+    review: Share = Field(default=0.40, ge=0, le=1, description="signs, mechanism and differential of one condition")
+    mixed: Share = Field(default=0.07, ge=0, le=1, description="ambiguous signs and look-alikes")
+    normal: Share = Field(default=0.10, ge=0, le=1, description="normal anatomy")
+    off_topic: Share = Field(
+        default=0.03, ge=0, le=1, description="no chest in it: to be dropped by the literature stage"
+    )
+    duplicate: Share = Field(default=0.02, ge=0, le=1, description="repeats an earlier article: to be dropped")
     retracted: Share = Field(
-        0.01, ge=0, le=1, description="retracted, with signs of the wrong condition: to be dropped"
+        default=0.01, ge=0, le=1, description="retracted, with signs of the wrong condition: to be dropped"
     )
 
     @model_validator(mode="after")
