@@ -37,6 +37,7 @@ PassageReason = Literal[
     "too_short",
     "too_long",
     "prompt_markup",
+    "not_prose",
     "not_chest_relevant",
     "duplicate_text",
     "near_duplicate",

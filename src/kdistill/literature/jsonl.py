@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import IO, Any, Final
 
@@ -12,6 +13,7 @@ from kdistill.literature.text import clean_line
 
 #: One article of text is at most a few MB; a longer line is a fault or a bomb.
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+_ESCAPED_LINE_END: Final = re.compile(r"\\n(?=[A-Z\s]|$)")
 
 
 def read_jsonl_articles(stream: IO[bytes], source: str, settings: FilesSource) -> Items:
@@ -83,7 +85,8 @@ def _joined(value: Any) -> str:
     """A string as it is, a list as paragraphs, a flat object as "value: value" (a glossary entry); else nothing."""
     match value:
         case str():
-            return value
+            # Some sets were exported twice and hold a backslash and an n where a line ended.
+            return _ESCAPED_LINE_END.sub("\n", value)
         case list():
             return "\n".join(filter(None, (_joined(entry) for entry in value if not isinstance(entry, list))))
         case dict():

@@ -14,72 +14,66 @@ from typing import Final
 from kdistill.literature.text import stem, words
 from kdistill.records import Article
 
-#: One line per weight; a term is one or more words, compared after folding plurals.
-_TERMS: Final = (
-    (3.0, "chest x ray, chest xray, chest radiograph, chest radiography, chest film, chest roentgenogram, cxr"),
-    (3.0, "thoracic radiography, thoracic radiograph, chest radiogram, chest ct, chest tomography, thoracic ct"),
-    (3.0, "chest computed tomography, computed tomography of the chest, ct of the chest, thoracic computed tomography"),
-    (3.0, "ct scan of the chest, ct chest, radiograph of the chest, x ray of the chest, radiography of the chest"),
-    (3.0, "pneumothorax, pneumothoraces, hydropneumothorax, hemothorax, haemothorax, pneumomediastinum, chylothorax"),
-    (3.0, "pleural effusion, pleural thickening, pleural plaque, pleural disease, pleural fluid, empyema thoracis"),
-    (3.0, "costophrenic, cardiothoracic ratio, cardiac silhouette, cardiomegaly, air bronchogram, kerley, hilum, hila"),
-    (3.0, "atelectasis, atelectases, atelectatic, lung collapse, lobar collapse, pulmonary collapse, hemidiaphragm"),
-    (3.0, "pulmonary edema, pulmonary oedema, lung edema, pulmonary congestion, cephalization, interstitial edema"),
-    (3.0, "pneumonia, bronchopneumonia, pneumonitis, lung consolidation, pulmonary consolidation, lobar consolidation"),
-    (3.0, "lung opacity, pulmonary opacity, pulmonary infiltrate, lung infiltrate, ground glass, lung abscess"),
-    (3.0, "pulmonary nodule, lung nodule, pulmonary mass, lung mass, lung lesion, pulmonary lesion, coin lesion"),
-    (3.0, "widened mediastinum, mediastinal widening, mediastinal mass, hilar lymphadenopathy, hilar adenopathy"),
-    (3.0, "rib fracture, fractured rib, flail chest, clavicle fracture, clavicular fracture, sternal fracture"),
-    (3.0, "chest tube, thoracostomy, thoracentesis, pleural drainage, endotracheal tube, chest drain, swan ganz"),
-    (3.0, "pulmonary fibrosis, interstitial lung, honeycombing, emphysema, bronchiectasis, pneumoconiosis, asbestosis"),
-    (3.0, "silicosis, pulmonary tuberculosis, pulmonary embolism, pulmonary hemorrhage, pulmonary haemorrhage"),
-    (3.0, "lung volume, lung field, lung base, lung apex, lung apices, lung zone, upper lobe, middle lobe, lower lobe"),
-    (3.0, "lung parenchyma, pulmonary vasculature, acute respiratory distress syndrome, ards, pleurisy, pleuritis"),
-    (3.0, "pericardial effusion, pleural cavity, pleural space, parietal pleura, visceral pleura, mediastinal shift"),
-    (
-        2.0,
-        "lung, pulmonary, pleura, pleural, mediastinum, mediastinal, hilar, thorax, thoracic, intrathoracic, lingula",
-    ),
-    (2.0, "bronchus, bronchi, bronchial, bronchiole, trachea, carina, tracheobronchial, pneumonectomy, lobectomy"),
-    (2.0, "diaphragm, rib, sternum, clavicle, rib cage, consolidation, perihilar, retrocardiac, sarcoidosis"),
-    (2.0, "copd, chronic obstructive pulmonary disease, chronic bronchitis, bronchiolitis, tuberculosis, aspiration"),
-    (
-        2.0,
-        "pacemaker, central venous catheter, central line, nasogastric tube, cardiomyopathy, pericardium, pericardial",
-    ),
-    (1.5, "chest, cardiac enlargement, enlarged heart, heart size, heart failure, aortic arch, pericarditis, alveoli"),
-    (1.0, "respiratory, dyspnea, dyspnoea, shortness of breath, cough, hemoptysis, haemoptysis, hypoxia, hypoxemia"),
-    (
-        1.0,
-        "heart, cardiac, left ventricular, left atrial, aorta, aortic, radiograph, radiographic, radiological, x ray",
-    ),
-    (
-        1.0,
-        "infiltrate, opacity, effusion, edema, oedema, nodule, collapse, fibrosis, catheter, hyperinflation, alveolar",
-    ),
-    (1.0, "airway, ventilation, intubation, breath sound, crackle, tachypnea, asthma, congestion, venous pressure"),
-    (
-        -2.0,
-        "dental, tooth, teeth, mandible, mandibular, maxilla, maxillary, periodontal, alveolar bone, alveolar ridge",
-    ),
-    (-2.0, "cornea, corneal, retina, retinal, macular, cataract, optic nerve, ocular, eye, eyelid, orbital, orbit"),
-    (
-        -2.0,
-        "knee, hip, ankle, wrist, femur, femoral head, tibia, tibial, humerus, radius, elbow, shoulder joint, meniscus",
-    ),
-    (-2.0, "uterus, uterine, ovary, ovarian, cervix, fetus, fetal, placenta, testis, testicular, prostate, scrotum"),
-    (
-        -2.0,
-        "middle ear, cochlea, cochlear, sinus floor, tonsil, thyroid nodule, parotid, nasal cavity, paranasal sinus",
-    ),
-    (-1.0, "brain, cerebral, intracranial, skull, pelvis, pelvic, bladder, kidney, renal, liver, hepatic, pancreas"),
-    (-1.0, "pancreatic, gallbladder, colon, bowel, intestine, intestinal, ileum, appendix, spleen, abdominal ct, foot"),
-    (-1.0, "lumbar, cervical spine, thoracic spine, thoracic vertebra, spinal cord, breast, mammography, hand, finger"),
-    (
-        -1.5,
-        "mouse, mice, rat, murine, zebrafish, drosophila, in vitro, gene expression, cell line, genome, mrna, receptor",
-    ),
-)
+#: Points -> terms of one or more words, compared after folding plurals. The longest term at a place counts alone.
+_TERMS: Final = {
+    3.0: """
+    chest x ray, chest xray, x ray chest, cxr, chest radiograph, chest radiography, chest film, chest roentgenogram,
+    chest radiogram, radiograph of the chest, x ray of the chest, radiography of the chest, chest ct, ct chest,
+    ct of the chest, ct scan of the chest, chest tomography, chest computed tomography, chest imaging, thoracic ct,
+    computed tomography of the chest, thoracic computed tomography, thoracic radiograph, thoracic radiography,
+    pneumothorax, pneumothoraces, hydropneumothorax, hemothorax, haemothorax, pneumomediastinum, chylothorax,
+    pleural effusion, pleural thickening, pleural plaque, pleural disease, pleural fluid, pleural drainage, pleurisy,
+    pleuritis, empyema thoracis, pleural cavity, pleural space, parietal pleura, visceral pleura, thoracentesis,
+    costophrenic, hemidiaphragm, mediastinal shift, widened mediastinum, mediastinal widening, mediastinal mass,
+    cardiothoracic ratio, cardiac silhouette, cardiomegaly, cardiac enlargement, enlarged heart, pericardial effusion,
+    hilum, hila, hilar lymphadenopathy, hilar adenopathy, air bronchogram, kerley, cephalization, ground glass,
+    atelectasis, atelectases, atelectatic, lung collapse, lobar collapse, pulmonary collapse, lobar consolidation,
+    pulmonary edema, pulmonary oedema, lung edema, interstitial edema, pulmonary congestion, pulmonary vasculature,
+    pneumonia, bronchopneumonia, pneumonitis, lung consolidation, pulmonary consolidation, lung abscess,
+    lung opacity, pulmonary opacity, pulmonary infiltrate, lung infiltrate, pulmonary nodule, lung nodule,
+    pulmonary mass, lung mass, lung lesion, pulmonary lesion, coin lesion, rib fracture, fractured rib, flail chest,
+    clavicle fracture, clavicular fracture, sternal fracture, chest tube, chest drain, thoracostomy, swan ganz,
+    endotracheal tube, pulmonary fibrosis, interstitial lung, honeycombing, bronchiectasis, pneumoconiosis, asbestosis,
+    silicosis, pulmonary tuberculosis, pulmonary embolism, pulmonary hemorrhage, pulmonary haemorrhage, lung volume,
+    lung field, lung base, lung apex, lung apices, lung zone, lung parenchyma, acute respiratory distress syndrome, ards
+    """,
+    2.0: """
+    lung, pulmonary, pleura, pleural, mediastinum, mediastinal, hilar, thorax, thoracic, intrathoracic, lingula,
+    bronchus, bronchi, bronchial, bronchiole, trachea, carina, tracheobronchial, pneumonectomy, lobectomy, diaphragm,
+    rib, sternum, clavicle, rib cage, consolidation, perihilar, retrocardiac, sarcoidosis, emphysema, copd,
+    chronic obstructive pulmonary disease, chronic bronchitis, bronchiolitis, tuberculosis, subcutaneous emphysema,
+    upper lobe, middle lobe, lower lobe, heart size, hyperinflation, aortic knob, pacemaker, central venous catheter,
+    central line, nasogastric tube, pericardium, pericardial
+    """,
+    1.5: "chest, heart failure, aortic arch, pericarditis, alveoli, lung cancer, bronchodilator, radiograph",
+    1.0: """
+    pulmonary artery, pulmonary arteries, pulmonary vein, pulmonary valve, pulmonary trunk, pulmonary circuit,
+    pulmonary hypertension, pulmonary function, lung function, pulmonary circulation, pulmonary arterial, respiratory,
+    dyspnea, dyspnoea, shortness of breath, cough, hemoptysis, haemoptysis, hypoxia, hypoxemia, radiographic,
+    radiological, x ray, cardiomyopathy, infiltrate, opacity, effusion, edema, oedema, nodule, collapse, fibrosis,
+    catheter, alveolar, airway, breath sound, crackle, tachypnea, aspiration
+    """,
+    0.5: "heart, cardiac, left ventricular, left atrial, aorta, aortic, ventilation, intubation, asthma, congestion",
+    -1.0: """
+    brain, cerebral, intracranial, skull, pelvis, pelvic, bladder, kidney, renal, liver, hepatic, pancreas, pancreatic,
+    gallbladder, colon, bowel, intestine, intestinal, ileum, appendix, spleen, abdominal ct, foot, lumbar,
+    cervical spine, thoracic spine, thoracic vertebra, spinal cord, breast, mammography, hand, finger,
+    ejection fraction, blood pressure, exercise, dose, mg, myocardial infarction, hypertension, coronary artery,
+    echocardiography, echocardiographic, transesophageal, valve, atrial fibrillation, electrocardiogram, angina
+    """,
+    -1.5: """
+    mouse, mice, rat, murine, zebrafish, drosophila, in vitro, gene expression, cell line, genome, mrna, receptor,
+    placebo, randomized, randomised, double blind, beta blocker, ace inhibitor, converting enzyme, antagonist
+    """,
+    -2.0: """
+    dental, tooth, teeth, mandible, mandibular, maxilla, maxillary, periodontal, alveolar bone, alveolar ridge, cornea,
+    corneal, retina, retinal, macular, cataract, optic nerve, ocular, eye, eyelid, orbital, orbit, knee, hip, ankle,
+    wrist, femur, femoral head, tibia, tibial, humerus, radius, elbow, shoulder joint, meniscus, uterus, uterine,
+    ovary, ovarian, cervix, fetus, fetal, placenta, testis, testicular, prostate, scrotum, middle ear, cochlea,
+    cochlear, sinus floor, tonsil, thyroid nodule, parotid, nasal cavity, paranasal sinus, splenic hilum, renal hilum,
+    hepatic hilum
+    """,
+}
 
 #: MeSH headings whose articles are about the chest (National Library of Medicine, mesh.nlm.nih.gov).
 _MESH: Final = frozenset(
@@ -122,8 +116,8 @@ Phrase = tuple[str, ...]
 
 def _build_table() -> dict[str, tuple[tuple[Phrase, float], ...]]:
     table: dict[str, list[tuple[Phrase, float]]] = {}
-    for weight, terms in _TERMS:
-        for term in terms.split(", "):
+    for weight, terms in _TERMS.items():
+        for term in terms.split(","):
             phrase = tuple(stem(word) for word in term.split())
             table.setdefault(phrase[0], []).append((phrase, weight))
     # The longest phrase is tried first, so that "pleural effusion" is not also "pleural" and "effusion".

@@ -20,6 +20,10 @@ _PROMPT_MARKUP: Final = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
+#: A gap to fill in (exercises), and tables or laboratory lists that lost their layout.
+_BLANK: Final = re.compile(r"_{3,}")
+_LETTER_SHARE: Final = 0.75
+
 
 def cut_passages(text: str, config: PassageConfig) -> list[str]:
     """Cut a cleaned text into passages of whole sentences that never overlap and leave nothing out.
@@ -54,4 +58,7 @@ def unfit(passage: str, config: PassageConfig) -> PassageReason | None:
         return "too_short"
     if size > config.max_words:
         return "too_long"
-    return "prompt_markup" if _PROMPT_MARKUP.search(passage) else None
+    if _PROMPT_MARKUP.search(passage):
+        return "prompt_markup"
+    letters = sum(character.isalpha() or character.isspace() for character in passage)
+    return "not_prose" if _BLANK.search(passage) or letters < _LETTER_SHARE * len(passage) else None

@@ -21,7 +21,7 @@ _LABEL: Final = re.compile(r"(?:^|(?<=[.!?] ))[A-Z][A-Z &/,()-]{3,60}: ?(?=[A-Z0
 _EMPTY_BRACKETS: Final = re.compile(r" ?[\[(][\s,;–-]*[\])]")
 _SPACE_BEFORE: Final = re.compile(r" +(?=[,.;:)\]])")
 _WORD: Final = re.compile(r"[^\W_]+")
-_BOUNDARY: Final = re.compile(r"[.!?][\"'”’)\]]*\s+(?=[\"'“‘(\[]*[A-Z0-9])")
+_BOUNDARY: Final = re.compile(r"[.!?][\"'”’)\]]*;?\s+(?=[\"'“‘(\[]*[A-Z0-9])")
 _LAST_TOKEN: Final = re.compile(r"\S+$")
 _ABBREVIATIONS_TEXT: Final = (
     "e.g. i.e. al. fig. figs. vs. cf. ca. dr. drs. mr. mrs. ms. prof. st. no. nos. approx. ref. refs. eq. eqs. "
@@ -33,15 +33,17 @@ _INITIAL: Final = re.compile(r"^[\"'(\[]*[A-Z]\.$")
 
 def clean_line(text: str) -> str:
     """One line of plain text: no invisible characters, single spaces, NFC."""
-    return clean_text(text).replace("\n", " ")
+    return _visible(text).replace("\n", " ")
 
 
 def clean_text(text: str) -> str:
-    """Plain text with one paragraph a line: no invisible characters, single spaces, NFC, no section labels."""
-    text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
-    text = _SPACES.sub(" ", text)
-    text = _SPACE_BEFORE.sub("", _EMPTY_BRACKETS.sub("", text))
-    return _LABEL.sub("", _LINES.sub("\n", text).strip())
+    """Plain text with one paragraph a line: as clean_line, without section labels and emptied reference brackets."""
+    return _LABEL.sub("", _SPACE_BEFORE.sub("", _EMPTY_BRACKETS.sub("", _visible(text))))
+
+
+def _visible(text: str) -> str:
+    text = _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _LINES.sub("\n", _SPACES.sub(" ", unicodedata.normalize("NFC", text))).strip()
 
 
 def words(text: str) -> list[str]:
