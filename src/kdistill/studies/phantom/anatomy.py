@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdistill.studies.phantom.shapes import Ellipsoid, Field, Grid, Window, chord, random_path, union
+from kdistill.studies.phantom.shapes import Ellipsoid, Field, Grid, Window, chord, random_paths, union
 
 #: Streams of random numbers that belong to the patient; findings have seeds of their own.
 _ANATOMY, _VESSELS, _NOISE, _MARKS = 1, 2, 3, 4
@@ -66,7 +66,7 @@ class Lung:
 
 @dataclass(frozen=True)
 class Mediastinum:
-    """The central column of soft tissue: half-widths to the right and left at mid-height, its aortic knob and trachea."""
+    """The central column of soft tissue: half-widths to the right and left, the aortic knob and the trachea."""
 
     x: float
     right: float
@@ -269,31 +269,27 @@ def _draw_domes(rng: np.random.Generator, lungs: tuple[Lung, Lung], lift: float)
     return domes[0], domes[1], middle
 
 
-def vessel_branches(
-    rng: np.random.Generator, lung: Lung, width: float = 1.0
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
+def vessel_branches(rng: np.random.Generator, lung: Lung) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
     """Pulmonary vessels of one lung from the hilum outwards, two divisions each.
 
     Returns:
-        (x, y, radius, spacing) arrays, one tuple a generation: patient units.
+        (x, y, radius, spacing) of points along the vessels, one tuple a generation, in patient units.
     """
-    hilum = (lung.sign * (lung.x - 0.52 * lung.a), 0.0 if lung.sign < 0 else -0.05)
-    angles = np.linspace(-1.25, 1.35, 9) + rng.normal(0, 0.09, 9)
-    heads = [(hilum[0], hilum[1] + 0.05 * math.sin(a), a, 0.31 * float(rng.uniform(0.8, 1.15)), 0.0195) for a in angles]
+    num = 9
+    angle = np.linspace(-1.25, 1.35, num) + rng.normal(0, 0.09, num)
+    x = np.full(num, lung.x - 0.52 * lung.a)
+    y = (0.0 if lung.sign < 0 else -0.05) + 0.05 * np.sin(angle)
+    length, radius = 0.31 * rng.uniform(0.8, 1.15, num), 0.0195
     generations = []
     for steps in (14, 11, 9):
-        points, children = [], []
-        for x0, y0, angle, length, radius in heads:
-            direction = angle if lung.sign > 0 else math.pi - angle
-            x, y = random_path(rng, (x0, y0), direction, length, steps, 0.5)
-            points.append((x, y, np.linspace(radius, 0.72 * radius, steps)))
-            for turn in (-1, 1):
-                spread = angle + turn * float(rng.uniform(0.2, 0.5))
-                children.append((x[-1], y[-1], spread, length * float(rng.uniform(0.55, 0.85)), 0.62 * radius))
-        spacing = float(np.mean([head[3] for head in heads])) / steps
-        x, y, radius = (np.concatenate(parts) for parts in zip(*points, strict=True))
-        generations.append((x, y, (radius * width).astype(np.float32), spacing))
-        heads = children
+        points_x, points_y = random_paths(rng, x, y, angle, length, steps, 0.5)
+        taper = np.broadcast_to(np.linspace(radius, 0.72 * radius, steps), points_x.shape)
+        spacing = float(length.mean()) / steps
+        generations.append((lung.sign * points_x.ravel(), points_y.ravel(), taper.ravel(), spacing))
+        x, y = np.repeat(points_x[:, -1], 2), np.repeat(points_y[:, -1], 2)
+        spread = rng.uniform(0.2, 0.5, len(x)) * np.tile([-1, 1], len(x) // 2)
+        angle, length = np.repeat(angle, 2) + spread, np.repeat(length, 2) * rng.uniform(0.55, 0.85, len(x))
+        radius *= 0.62
     return generations
 
 

@@ -32,10 +32,10 @@ def endotracheal_tube(scene: Scene, rng: np.random.Generator) -> Effect:
     x, tip = middle.x + middle.trachea + float(rng.normal(0, 0.004)), middle.carina_y - float(rng.uniform(0.10, 0.26))
     bend = float(rng.normal(0, 0.02))
     add = scene.grid.zeros()
-    for offset, radius in ((-0.024, 0.008), (0.024, 0.008), (0.012, 0.008)):
+    for offset, radius in ((-0.026, 0.0115), (0.026, 0.0115), (0.012, 0.009)):
         end = tip + (0.02 if offset < 0 else 0.0)
         add += _curve([(x + offset + bend, -1.08), (x + offset + bend / 2, -0.8), (x + offset, end)], scene, radius)
-    return Effect(add=_MU_PLASTIC * 1.15 * add)
+    return Effect(add=_MU_PLASTIC * np.float32(1.4) * add)
 
 
 def central_line(side: str, scene: Scene, rng: np.random.Generator) -> Effect:

@@ -105,13 +105,19 @@ def _large_heart(finding: FindingPlan, rng: np.random.Generator) -> Callable[[Th
         scale = max(target * chest / (left - right), 1.05)
         tall = 1 + (scale - 1) * globular
         centre_x, bottom = thorax.mediastinum.x + 0.05, 0.56
-        parts = tuple(
-            replace(
-                p, x=centre_x + (p.x - centre_x) * scale, y=bottom + (p.y - bottom) * tall, a=p.a * scale, b=p.b * tall
+        parts = []
+        for index, part in enumerate(thorax.heart):
+            wide, high = (1 + 0.3 * (scale - 1), 1.0) if index == 2 else (scale, tall)  # the conus hardly grows
+            parts.append(
+                replace(
+                    part,
+                    x=centre_x + (part.x - centre_x) * wide,
+                    y=bottom + (part.y - bottom) * high,
+                    a=part.a * wide,
+                    b=part.b * high,
+                )
             )
-            for p in thorax.heart
-        )
-        return replace(thorax, heart=parts)
+        return replace(thorax, heart=tuple(parts))
 
     return enlarge
 
@@ -143,7 +149,7 @@ def _patch(view: LungView, u: float, y: float, wide: float, high: float, soft: f
 
 def _ground_glass(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Effect:
     noise = smooth_noise(rng, scene.grid.size_px, 9)
-    strength = graded(finding.severity, 0.27, 0.37, 0.48, rng)
+    strength = graded(finding.severity, 0.29, 0.40, 0.52, rng)
     y = _ZONE_Y[finding.zone or "middle"] + float(rng.uniform(-0.05, 0.05))
     wide, high = graded(finding.severity, 0.62, 0.78, 0.95, rng), graded(finding.severity, 0.25, 0.30, 0.36, rng)
 
@@ -160,7 +166,7 @@ def _ground_glass(finding: FindingPlan, scene: Scene, rng: np.random.Generator) 
 
 def _bat_wing(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Effect:
     noise, fine = smooth_noise(rng, scene.grid.size_px, 10), smooth_noise(rng, scene.grid.size_px, 28)
-    strength = graded(finding.severity, 0.36, 0.52, 0.68, rng)
+    strength = graded(finding.severity, 0.42, 0.60, 0.76, rng)
     reach = graded(finding.severity, 0.42, 0.50, 0.60, rng)
 
     def draw(view: LungView) -> Field:
@@ -184,8 +190,7 @@ def _interstitial(finding: FindingPlan, scene: Scene, rng: np.random.Generator) 
     lines = scene.grid.zeros()
     for side in ("right", "left"):
         lines += _septal_lines(finding, scene, side, rng)
-    aerated = scene.on_both(("right", "left"), lambda view: smoothstep(view.inside, 0.0, 0.1))
-    return Effect(fill=np.clip(scene.on_both(("right", "left"), draw), 0, 0.8), add=np.float32(3.5) * lines * aerated)
+    return Effect(fill=np.clip(scene.on_both(("right", "left"), draw), 0, 0.8), add=np.float32(3.5) * lines * scene.aerated())
 
 
 def _septal_lines(finding: FindingPlan, scene: Scene, side: str, rng: np.random.Generator) -> Field:
@@ -268,7 +273,7 @@ def _lesion(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Eff
     radius = (
         graded(finding.severity, 0.105, 0.135, 0.175, rng)
         if mass
-        else graded(finding.severity, 0.042, 0.052, 0.064, rng)
+        else graded(finding.severity, 0.046, 0.058, 0.072, rng)
     )
     x, y = (
         lung.x + float(rng.uniform(-0.35, 0.55)) * lung.a,
@@ -289,7 +294,7 @@ def _lesion(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Eff
     solid = scene.grid.zeros()
     for body in bodies:
         np.maximum(solid, body.path(scene.grid), out=solid)
-    add = np.float32(1.0 if mass else 1.75) * np.minimum(solid, np.float32(0.5))
+    add = np.float32(1.05 if mass else 2.1) * np.minimum(solid, np.float32(0.5))
     if mass:
         t = np.linspace(0.8, 1.75, 12)
         for angle in rng.uniform(0, 2 * math.pi, 9):

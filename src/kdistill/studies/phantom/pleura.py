@@ -34,7 +34,8 @@ def visceral_line(level: int, sides: tuple[str, ...], scene: Scene, rng: np.rand
     free = scene.on_both(sides, draw)
     add = scene.grid.zeros()
     window = scene.view(sides[0]).window
-    add[window] = np.float32(0.13) * fields["line"]
+    add[window] = np.float32(0.15) * fields["line"]
+    add *= scene.aerated()
     fill = scene.grid.zeros()
     fill[window] = np.float32((0.03, 0.06, 0.14)[level]) * fields["dense"]
     return Effect(lucency=free, add=add, fill=fill, geometry=_push(sides[0], 0.035) if level == 2 else None)
@@ -65,8 +66,8 @@ def meniscus(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Ge
 
 def blunting(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Generator) -> Effect:
     """A small effusion: the lateral costophrenic angle is filled, nothing else."""
-    lateral = (0.58, 0.54, 0.50)[level] + float(rng.uniform(-0.02, 0.02))
-    return _fluid(scene, sides, lateral, lateral + 0.55)
+    lateral = (0.46, 0.40, 0.36)[level] + float(rng.uniform(-0.02, 0.02))
+    return _fluid(scene, sides, lateral, lateral + 0.52)
 
 
 def apical_cap(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Generator) -> Effect:
@@ -97,7 +98,7 @@ def plaque(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Gene
             shape = Ellipsoid(
                 lung.sign * (lung.lateral(place) - depth), place, wide * size, high * size, 1.0, lung.sign * -0.15
             )
-            edge = shape.inside(scene.grid.x, scene.grid.y) + np.float32(0.38) * noise
+            edge = shape.inside(scene.grid.x, scene.grid.y) + np.float32(0.62) * noise
             rim = smoothstep(edge, 0.0, 0.22) * (np.float32(0.6) + np.float32(0.4) * bump(edge, 0.15, 0.25))
             np.maximum(add, rim, out=add)
     return Effect(add=np.float32(0.27 + 0.05 * level) * add)
@@ -106,10 +107,10 @@ def plaque(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Gene
 def rib_fracture(level: int, side: str, y: float, scene: Scene, rng: np.random.Generator) -> Effect:
     """Ribs broken in the lateral part: a step, a gap, overlapping ends, and the bruise of the pleura beneath."""
     ribs = [rib for rib in ribs_of(scene.thorax) if rib.sign == scene.thorax.lung(side).sign][1:8]
-    angle = float(rng.uniform(-0.75, -0.15))
+    angle = float(rng.uniform(-1.0, -0.35))
     heights = np.array([rib.y + rib.b * np.sin(angle) for rib in ribs])
     first = int(np.clip(np.argmin(np.abs(heights - y)) - level // 2, 0, len(ribs) - 1 - level))
-    step = (1.25, 1.45, 1.7)[level] * float(rng.choice([-1, 1]))
+    step = (1.7, 1.9, 2.1)[level] * float(rng.choice([-1, 1]))
     add = scene.grid.zeros()
     for rib in ribs[first : first + 1 + level]:
         _break(rib, angle + float(rng.normal(0, 0.06)), step * rib.half_height, scene, add)
@@ -121,9 +122,9 @@ def _break(rib: Rib, angle: float, step: float, scene: Scene, add: Field) -> Non
     x, y = scene.grid.x[window], scene.grid.y[window]
     distance, along = rib.frame(x, y)
     from_break = (along - np.float32(angle)) * np.float32(rib.a)
-    moved = np.float32(step) * smoothstep(from_break, -0.02, 0.01) * smoothstep(from_break, 0.24, 0.10)
-    gap = 1 - np.float32(0.95) * bump(from_break, -0.004, 0.012)
-    callus = np.float32(0.03) * bump(from_break, 0.02, 0.05) * bump(distance, 0.0, 0.05)
+    moved = np.float32(step) * smoothstep(from_break, -0.02, 0.01) * smoothstep(from_break, 0.30, 0.12)
+    gap = 1 - np.float32(0.95) * bump(from_break, -0.006, 0.020)
+    callus = np.float32(0.05) * bump(from_break, 0.045, 0.03) * bump(distance - moved, 0.0, 0.035)
     bone = rib.path(distance - moved, along) * gap - rib.path(distance, along) + callus
     add[window] += MU_BONE * np.float32(scene.thorax.bone) * bone
     bruise = Ellipsoid(

@@ -74,6 +74,13 @@ class Scene:
             self._views[lung.sign] = LungView(lung, window, np.float32(lung.sign) * x, y, u, v, inside)
         return self._views[lung.sign]
 
+    def aerated(self) -> Field:
+        """1 where the patient's own lung is seen through, falling to 0 at heart, diaphragm and chest wall."""
+        return self._layer("aerated", lambda: np.minimum(self._air(self.thorax) * 6, np.float32(1)))
+
+    def _air(self, thorax: Thorax) -> Field:
+        return np.maximum(self._fixed()[1] - self._organs(thorax), np.float32(0))
+
     def _layer(self, key: Hashable, draw: Callable[[], Field]) -> Field:
         if key not in self._layers:
             self._layers[key] = draw()
@@ -104,8 +111,8 @@ class Scene:
         for effect in effects:
             if effect.geometry is not None:
                 thorax = effect.geometry(thorax)
-        solid, lungs, vessel = self._fixed()
-        air = np.maximum(lungs - self._organs(thorax), np.float32(0))
+        solid, _, vessel = self._fixed()
+        air = self._air(thorax)
         aerated = np.minimum(air * 6, np.float32(1))
         for effect in effects:
             if effect.fill is not None:

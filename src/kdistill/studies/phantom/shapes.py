@@ -63,13 +63,17 @@ class Grid:
 
     def window(self, x_low: float, x_high: float, y_low: float, y_high: float) -> Window:
         """The smallest pixel window that holds a box of patient coordinates (cut at the image's border)."""
-        corners_x, corners_y = np.array([x_low, x_high, x_low, x_high]), np.array([y_low, y_low, y_high, y_high])
-        columns, rows = self.to_pixels(corners_x, corners_y)
+        half = self.size_px / 2
+        columns, rows = [], []
+        for x in (x_low, x_high):
+            for y in (y_low, y_high):
+                columns.append(((self._cos * x + self._sin * y) * self.zoom + self.shift[0] + 1) * half - 0.5)
+                rows.append(((self._cos * y - self._sin * x) * self.zoom + self.shift[1] + 1) * half - 0.5)
         return self._slice(rows), self._slice(columns)
 
-    def _slice(self, positions: NDArray) -> slice:
-        low = min(max(math.floor(positions.min()), 0), self.size_px)
-        return slice(low, min(max(math.ceil(positions.max()) + 1, low), self.size_px))
+    def _slice(self, positions: list[float]) -> slice:
+        low = min(max(math.floor(min(positions)), 0), self.size_px)
+        return slice(low, min(max(math.ceil(max(positions)) + 1, low), self.size_px))
 
     def tubes(
         self, x: NDArray[np.floating], y: NDArray[np.floating], radius: NDArray[np.floating] | float, spacing: float
@@ -113,7 +117,7 @@ class Ellipsoid:
     """An ellipsoid about the mid-plane: centre (x, y), semi-axes a, b in the image and `depth` along the ray.
 
     `tilt` turns it in the image plane, radians, positive lowers the end on the image's right. `boxy_u` and `boxy_v`
-    take the fourth power of that coordinate instead of the square (a fuller outline; every ray still meets one interval);
+    take the fourth power of that coordinate instead of the square (a fuller outline, still one interval a ray);
     `open_below` continues the widest section downwards for ever (a diaphragm with the abdomen under it).
     """
 
@@ -211,10 +215,10 @@ def point_spread(field: Field, weight: float = 0.12) -> Field:
     return side * (rows[:, :-2] + rows[:, 2:]) + middle * rows[:, 1:-1]
 
 
-def random_path(
-    rng: np.random.Generator, start: tuple[float, float], angle: float, length: float, steps: int, wander: float
+def random_paths(
+    rng: np.random.Generator, x: NDArray, y: NDArray, angle: NDArray, length: NDArray, steps: int, wander: float
 ) -> tuple[NDArray, NDArray]:
-    """A meandering line: `steps` points from start, its direction drifting by `wander` radians in all."""
-    turns = angle + np.cumsum(rng.standard_normal(steps)) * wander / math.sqrt(steps)
-    pace = length / steps
-    return start[0] + np.cumsum(np.cos(turns)) * pace, start[1] + np.cumsum(np.sin(turns)) * pace
+    """Meandering lines, one a row: `steps` points from each start, directions drifting by `wander` radians in all."""
+    turns = angle[:, None] + np.cumsum(rng.standard_normal((len(x), steps)), axis=1) * (wander / math.sqrt(steps))
+    pace = length[:, None] / steps
+    return x[:, None] + np.cumsum(np.cos(turns) * pace, axis=1), y[:, None] + np.cumsum(np.sin(turns) * pace, axis=1)

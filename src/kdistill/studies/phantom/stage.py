@@ -12,9 +12,9 @@ from kdistill.records import CounterfactualPair, Side, Split, Study, StudyImage,
 from kdistill.studies import store
 from kdistill.studies.phantom.config import PhantomConfig
 from kdistill.studies.phantom.plan import StudyPlan
-from kdistill.studies.phantom.render import Rendering
+from kdistill.studies.phantom.render import Rendering, render_many
 from kdistill.studies.phantom.reports import write_report
-from kdistill.studies.phantom.world import counterfactual_plans, render_many, sample_plans
+from kdistill.studies.phantom.world import counterfactual_plans, sample_plans
 
 OnProgress = Callable[[int, int], None] | None
 
