@@ -1,7 +1,7 @@
 """Report text -> its sections: indication, comparison, technique, findings, impression.
 
-Headers are those of MIMIC-CXR and Open-i reports ("FINDINGS:", "Reason for exam:", "CONCLUSION"). A header stands at the
-start of a line or after a full stop and ends in a colon, or stands alone on its line. Text without any header is
+Headers are those of MIMIC-CXR and Open-i reports ("FINDINGS:", "Reason for exam:", "CONCLUSION"). A header stands at
+the start of a line or after a full stop and ends in a colon, or stands alone on its line. Text without any header is
 findings. Text before the first header (an institution's letterhead, "FINAL REPORT") is other.
 """
 
@@ -27,9 +27,10 @@ _HEADERS: Final[dict[SectionName, str]] = {
     r"|electronically\s+signed(?:\s+by)?|communication|end\s+of\s+impression",
 }
 _NAMES: Final = "|".join(f"(?P<{name}>{source})" for name, source in _HEADERS.items())
-#: Possessive-style bounded repeats only: nothing here backtracks over more than a few characters.
+#: Bounded repeats only: nothing here backtracks over more than a few characters.
 _HEADER: Final = re.compile(
-    rf"(?:\A|(?<=\n)|(?<=[.!?;])[ \t]{{1,4}})[ \t>*#]{{0,16}}(?:{_NAMES})[ \t*]{{0,4}}(?::[*]{{0,2}}|(?=[ \t]{{0,4}}(?:\r?\n|\Z)))",
+    rf"(?:\A|(?<=\n)|(?<=[.!?;])[ \t]{{1,4}})[ \t>*#]{{0,16}}(?:{_NAMES})"
+    r"[ \t*]{0,4}(?::[*]{0,2}|(?=[ \t]{0,4}(?:\r?\n|\Z)))",
     re.IGNORECASE,
 )
 _BLANK_LINE: Final = re.compile(r"\n[ \t\r]{0,80}\n")
@@ -63,8 +64,8 @@ class Sections:
 def section_spans(text: str) -> list[Span]:
     """Return the sections of a report in reading order, as spans of `text`.
 
-    MIMIC-CXR reports often close a one-line section (comparison, say) with a blank line and go on without a header. That
-    remainder is "other"; it counts as findings when the report has neither findings nor an impression.
+    MIMIC-CXR reports often close a one-line section (comparison, say) with a blank line and go on without a header.
+    That remainder is "other"; it counts as findings when the report has neither findings nor an impression.
     """
     headers = list(_HEADER.finditer(text)) if _may_have_header(text) else []
     if not headers:

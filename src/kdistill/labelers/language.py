@@ -14,16 +14,16 @@ _ENGLISH: Final = re.compile(
 )
 _FOREIGN: Final = re.compile(
     r"\b(?:der|die|das|und|kein|keine|keinen|nicht|ohne|mit|ein|eine|im|ist|sind|beidseits|rechts|links|vergrößert"
-    r"|el|la|los|las|del|sin|hay|con|una|por|se|derrame|izquierdo|derecho|sem|não|nao|uma|esquerdo|direito|das"
+    r"|el|la|los|las|del|sin|hay|con|una|por|se|derrame|izquierdo|derecho|sem|não|nao|uma|esquerdo|direito"
     r"|le|les|du|des|pas|sans|avec|est|une|gauche|droit|droite|épanchement|au|il|della|non|senza|nel|sono"
     r"|het|een|geen|van|zonder|niet|och|ingen|utan|ikke|uden|og|nie|bez|oraz|jest)\b"
 )
-_PLACEHOLDER: Final = re.compile(r"[_X\W\d]+|\bXXXX+\b", re.IGNORECASE)
+_WORD: Final = re.compile(r"[^\W\d_]+")
 
 
 def is_placeholder_only(text: str) -> bool:
-    """Whether a non-empty text has no word left once de-identification marks (`___`, `XXXX`) are taken away."""
-    return bool(text.strip()) and not _PLACEHOLDER.sub("", text[:2000] if len(text) > 2000 else text)
+    """Whether a text that is not blank has no word besides de-identification marks (`___`, `XXXX`)."""
+    return bool(text.strip()) and not any(match.group().strip("xX") for match in _WORD.finditer(text))
 
 
 def is_english(lowered: str) -> bool:

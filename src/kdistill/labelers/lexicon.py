@@ -40,6 +40,7 @@ IGNORED: Final = 20
 NEWLINE: Final = 21
 COLON: Final = 22
 NEUTRAL: Final = 23
+JOIN: Final = 24
 
 
 class Meaning(NamedTuple):
@@ -96,7 +97,8 @@ def _simple_groups() -> Iterator[tuple[str, Meaning]]:
     yield phrases.NORMAL, Meaning(NORMAL)
     yield phrases.NEUTRAL, Meaning(NEUTRAL)
     yield phrases.BREAKS, Meaning(BREAK)
-    yield phrases.JOINS + "|" + phrases.UNMENTIONS, Meaning(IGNORED)
+    yield phrases.JOINS, Meaning(JOIN)
+    yield phrases.UNMENTIONS, Meaning(IGNORED)
     yield phrases.OR, Meaning(OR)
     yield phrases.VERSUS, Meaning(VERSUS)
     yield phrases.AND, Meaning(AND)

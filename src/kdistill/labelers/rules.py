@@ -1,8 +1,8 @@
 """The default labeler: report text -> 14 observation labels by own English rules, no weights.
 
-Aggregation follows Irvin et al. 2019 (arXiv:1901.07031): a stated mention wins over an uncertain one, that over a denied
-one. "No Finding" is 1 when nothing but support devices is stated or uncertain and the text says something at all, else
-None: it is never 0.
+Aggregation follows Irvin et al. 2019 (arXiv:1901.07031): a stated mention wins over an uncertain one, that over a
+denied one. "No Finding" is 1 when nothing but support devices is stated or uncertain and the text says something at
+all, else None: it is never 0.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ class Mention:
     end: int
     phrase: str
     side: Side | None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """(start, end) of the phrase in the text."""
+        return self.start, self.end
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ class RuleLabeler:
         lowered = _lower(text)
         result: list[Mention] = []
         for index, sentence in enumerate(self._sentences(text)):
+            sentence_text = text[sentence.start : sentence.end].strip()
             for found in sentence.found:
                 if found.state is None:
                     continue
@@ -126,7 +132,7 @@ class RuleLabeler:
                 for name in found.observations:
                     if name == NO_FINDING and found.state != 1:
                         continue
-                    result.append(_mention(text, index, sentence, found, name, side))
+                    result.append(_mention(text, index, sentence_text, found, name, side))
         return result
 
     def _sentences(self, report: str) -> Iterator[_Sentence]:
@@ -182,12 +188,12 @@ def _asks_ahead(text: str, position: int) -> bool:
     return following.isalpha() or (preceding.isspace() and bool(following.strip() or text[position + 2 : position + 3]))
 
 
-def _mention(text: str, index: int, sentence: _Sentence, found: Found, name: str, side: Side | None) -> Mention:
+def _mention(text: str, index: int, sentence_text: str, found: Found, name: str, side: Side | None) -> Mention:
     return Mention(
         observation=name,
         state=found.state,  # type: ignore[arg-type]
         sentence=index,
-        sentence_text=text[sentence.start : sentence.end].strip(),
+        sentence_text=sentence_text,
         start=found.start,
         end=found.end,
         phrase=text[found.start : found.end],

@@ -18,6 +18,8 @@ from kdistill.observations import NO_FINDING
 _OR_REACH: Final = 28
 #: Characters between a predicate and the subject after it ("enlargement of the cardiac silhouette").
 _PREDICATE_REACH: Final = 40
+#: Subjects that share one predicate; bounds the work on hostile text.
+_MAX_SUBJECTS: Final = 8
 #: How many events ahead a comma looks for the "or"/"and" that makes it part of a list. Bounds the work on long text.
 _LIST_REACH: Final = 12
 _LIST_ENDS: Final = frozenset({lexicon.BREAK, lexicon.SOFT_BREAK, lexicon.NEGATION})
@@ -97,6 +99,8 @@ class SentenceReader:
                 self._joined = (kind, event.end) if self._chain_reaches(kind, event.start) else None
             case lexicon.BREAK | lexicon.SOFT_BREAK | lexicon.COLON:
                 self._break(kind)
+            case lexicon.JOIN:
+                self._chain, self._joined = [], None
             case lexicon.HISTORY:
                 self._set_mode(None, event)
             case lexicon.CHANGE:
@@ -111,7 +115,7 @@ class SentenceReader:
 
     def _hedge(self, event: Event) -> None:
         # "no findings to suggest pneumonia" stays denied; "no effusion, possible pneumonia" does not.
-        if self._mode != 0 or self._separated or self._mode_used and event.meaning.trails:
+        if self._mode != 0 or self._separated or (self._mode_used and event.meaning.trails):
             self._set_mode(-1, event)
 
     def _close_hedge(self) -> None:
@@ -203,7 +207,7 @@ class SentenceReader:
         self._predicate = None
         if self._resolved:
             self._subjects, self._resolved = [], False
-        self._subjects.append(event)
+        self._subjects = [*self._subjects[-_MAX_SUBJECTS:], event]
 
     def _say(self, event: Event) -> None:
         """Apply a predicate to the subjects before it, or let it wait for the one after it."""
