@@ -50,7 +50,7 @@ class Labeler(Protocol):
     name: str
     revision: str
 
-    def label(self, text: str) -> Labels:
+    def label(self, text: str, /) -> Labels:
         """Return the labels of one text."""
         ...
 

@@ -74,9 +74,12 @@ def build_evaluation(
     arms = _load_arms(students, cohort, labeler, config, steps)
     references = _references(stage, cohort, config, studies_dir, labels_dir, labeler)
     steps.expect(len(references) * len(arms))
-    entries = [e for reference in references for e in _score(arms, reference, cohort, config, labeler, steps)]
-    entries += _score_text_arms(arms, cohort, config)
     lead = references[0]
+    entries: list[Entry] = []
+    for reference in references:
+        groups = config.subgroups if reference is lead else tuple(by for by in config.subgroups if by == "source")
+        entries += _score(arms, reference, cohort, config.model_copy(update={"subgroups": groups}), labeler, steps)
+    entries += _score_text_arms(arms, cohort, config)
     field = Field(arms, lead, _scope(cohort, lead, config), [e for e in entries if _leads(e, lead)])
     comparisons = compare_arms(field, config)
     scores = [entry.score for entry in entries]
@@ -168,7 +171,7 @@ def _score(
         for scope in groups:
             yield from score_arm(seeds, reference, scope, main_families(), labeler=labeler_id(labeler), num_bins=bins)
         steps.step()
-    for scope in [whole, *groups]:
+    for scope in [whole, *(group for group in groups if (group.subgroup or "").startswith("source="))]:
         yield from score_floors(reference, scope, cohort.sources, num_bins=bins)
 
 

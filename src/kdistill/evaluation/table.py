@@ -7,7 +7,7 @@ from typing import Final
 
 from kdistill.evaluation.comparisons import Comparison
 from kdistill.evaluation.measures import Average, Measure, Name
-from kdistill.evaluation.scores import Score
+from kdistill.evaluation.scores import SOURCE_PREVALENCE_ONLY, Score
 from kdistill.observations import UncertainPolicy
 
 #: heading -> what stands under it.
@@ -70,24 +70,25 @@ def _interval(ci95: tuple[float, float] | None, *, sign: str = "") -> str:
 
 
 def _breakdown(scores: Sequence[Score]) -> Iterator[str]:
-    groups = [s for s in scores if s.subgroup is not None and s.average in ("micro", "macro") and s.name != "auprc"]
-    groups = [s for s in groups if s.uncertain == ("negative" if s.name == "auc" else "positive")]
+    """One row for each group of studies and arm; nulls keep their reason in scores.json."""
+    groups = [s for s in scores if s.subgroup is not None]
     if not groups:
         return
     yield "### Within each group of studies"
     yield ""
-    if any(s.subgroup is not None and s.subgroup.startswith("source=") for s in groups):
+    if any((s.subgroup or "").startswith("source=") for s in groups):
         yield (
             "The studies come from more than one data set. Over all of them together an AUC also rewards telling the"
-            " data sets apart (`source_prevalence_only` does nothing else); the rows `source=` are free of that."
+            f" data sets apart (`{SOURCE_PREVALENCE_ONLY}` does nothing else); the rows `source=` are free of that."
         )
         yield ""
-    yield "| group | arm | score | value | n (patients) | positive |"
-    yield "|---|---|---|---|---|---|"
-    for s in groups:
-        value = _cell(s) if s.value is not None else f"- ({s.reason})"
-        counts = f"{s.n} ({s.num_patients}) | {s.num_positive}"
-        yield f"| {s.subgroup} | {s.arm} | {s.name} {s.average} | {value} | {counts} |"
+    columns = [column for column in _COLUMNS if column[1] != "rationale_f1" and column[0] != "report_f1 macro U+"]
+    yield "| group | arm | " + " | ".join(heading for heading, *_ in columns) + " | n (patients) |"
+    yield "|---|---|" + "---|" * (len(columns) + 1)
+    for group, arm in sorted({(s.subgroup or "", s.arm) for s in groups}):
+        mine = [s for s in groups if (s.subgroup, s.arm) == (group, arm)]
+        body = " | ".join(_cell(_find(mine, *column)) for _, *column in columns)  # type: ignore[arg-type]
+        yield f"| {group} | {arm} | {body} | {mine[0].n} ({mine[0].num_patients}) |"
     yield ""
 
 

@@ -1,0 +1,177 @@
+"""`kdistill score`: score anybody's generated reports or probabilities from two files. No model, no run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdistill.errors import InputError
+from kdistill.evaluation.cohort import label_texts, labeler_id, text_material
+from kdistill.evaluation.config import EvaluationConfig
+from kdistill.evaluation.scores import (
+    Entry,
+    Labeler,
+    Outputs,
+    Reference,
+    Score,
+    all_families,
+    make_scope,
+    score_arm,
+    score_floors,
+    score_texts,
+)
+from kdistill.evaluation.tabular import Sheet, read_predictions, read_reference, without_columns
+from kdistill.evaluation.targets import BLANK
+
+#: Study ids named in a message; the rest are counted.
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True)
+class FileScores:
+    """The scores, and what a reader must know about how they came about (one sentence each)."""
+
+    scores: tuple[Score, ...]
+    notes: tuple[str, ...]
+
+
+def score_files(
+    reference: Path,
+    predictions: Path,
+    *,
+    labeler: Labeler,
+    config: EvaluationConfig | None = None,
+    allow_missing: bool = False,
+) -> FileScores:
+    """Score a prediction file against a reference file (CSV, JSONL or parquet; columns in `tabular`).
+
+    Args:
+        reference: study_id with labels, truth or report text.
+        predictions: study_id with probabilities, report text or both.
+        labeler: Reads the texts.
+        config: Resampling settings.
+        allow_missing: Score the common studies although some reference studies have no prediction.
+
+    Raises:
+        InputError: Unreadable files, or studies that do not match (named and counted).
+    """
+    config = config or EvaluationConfig()
+    theirs, ours = read_reference(reference), read_predictions(predictions)
+    common, notes = _match(theirs, ours, predictions.name, allow_missing=allow_missing)
+    theirs, ours = _take(theirs, common), _take(ours, common)
+    patients = theirs.patient_ids or ours.patient_ids
+    if patients is None:
+        notes.append("no patient_id column: every study counts as a patient of its own, intervals may be too narrow")
+    entries = _score(theirs, ours, patients or theirs.study_ids, predictions.stem, labeler, config)
+    return FileScores(tuple(entry.score.model_copy(update={"seeds": ()}) for entry in entries), tuple(notes))
+
+
+def _match(theirs: Sheet, ours: Sheet, where: str, *, allow_missing: bool) -> tuple[list[str], list[str]]:
+    """The common studies in the reference's order, and notes about the others."""
+    predicted, known = set(ours.study_ids), set(theirs.study_ids)
+    missing = [name for name in theirs.study_ids if name not in predicted]
+    extra = [name for name in ours.study_ids if name not in known]
+    common = [name for name in theirs.study_ids if name in predicted]
+    told = [
+        f"{len(names)} of {total} {what} ({_some(names)})"
+        for names, total, what in (
+            (missing, len(theirs.study_ids), "reference studies have no prediction"),
+            (extra, len(ours.study_ids), "predictions have no reference study"),
+        )
+        if names
+    ]
+    if not common or (missing and not allow_missing):
+        raise InputError(
+            "; ".join(told),
+            where=where,
+            remedy="Give a prediction for every reference study (an empty report counts), or allow missing ones.",
+        )
+    return common, told
+
+
+def _some(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > _NAMED else ""
+    return ", ".join(repr(name) for name in names[:_NAMED]) + more
+
+
+def _take(sheet: Sheet, names: Sequence[str]) -> Sheet:
+    place = {name: row for row, name in enumerate(sheet.study_ids)}
+    rows = np.asarray([place[name] for name in names], dtype=np.intp)
+
+    def texts(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if values is None else tuple(values[row] for row in rows)
+
+    return Sheet(
+        study_ids=tuple(names),
+        patient_ids=texts(sheet.patient_ids),
+        labels=None if sheet.labels is None else sheet.labels[rows],
+        truth=None if sheet.truth is None else sheet.truth[rows],
+        probabilities=None if sheet.probabilities is None else sheet.probabilities[rows],
+        reports=texts(sheet.reports),
+        rationales=texts(sheet.rationales),
+    )
+
+
+def _score(
+    theirs: Sheet, ours: Sheet, patients: Sequence[str], arm: str, labeler: Labeler, config: EvaluationConfig
+) -> list[Entry]:
+    read_labels = lru_cache(maxsize=None)(labeler.label)
+    reported = np.asarray([row for row, one in enumerate(theirs.reports or ()) if one.strip()], dtype=np.intp)
+    outputs = Outputs(
+        arm=arm,
+        seed=0,
+        probabilities=ours.probabilities,
+        report_states=None if ours.reports is None else label_texts(ours.reports, read_labels),
+        rationale_states=None if ours.rationales is None else label_texts(ours.rationales, read_labels),
+    )
+    offered = {
+        "report_f1": outputs.report_states is not None,
+        "rationale_f1": outputs.rationale_states is not None,
+        "auc": outputs.probabilities is not None,
+    }
+    families = [family for family in all_families() if offered[family.name]]
+    entries: list[Entry] = []
+    for reference in _references(theirs, reported, labeler):
+        # F1 comes from the text, which speaks of all 14; only rankings are limited to the columns that are there.
+        for family in families:
+            against = _limited(reference, ours.probabilities) if family.name == "auc" else reference
+            rows = np.flatnonzero((against.states >= BLANK).any(axis=1))
+            scope = make_scope("file", rows, patients, num_bootstrap=config.num_bootstrap, seed=config.seed)
+            bins = config.num_calibration_bins
+            entries += score_arm([outputs], against, scope, [family], labeler=labeler_id(labeler), num_bins=bins)
+            if family.name == "auc":
+                entries += score_floors(against, scope, ["file"] * len(patients), num_bins=bins)
+    if config.text_scores and ours.reports is not None and len(reported) and theirs.reports is not None:
+        scope = make_scope("file", reported, patients, num_bootstrap=config.num_bootstrap, seed=config.seed)
+        text = text_material(ours.reports, theirs.reports)
+        entries += score_texts([Outputs(arm=arm, seed=0, text=text)], scope)
+    return entries
+
+
+def _references(theirs: Sheet, reported: NDArray[np.intp], labeler: Labeler) -> list[Reference]:
+    references = []
+    if theirs.truth is not None:
+        references.append(Reference("truth", theirs.truth))
+    if theirs.labels is not None:
+        references.append(Reference("labels", theirs.labels))
+    if theirs.reports is not None and len(reported):
+        texts = [theirs.reports[row] for row in reported]
+        states = np.full((len(theirs.study_ids), 14), BLANK - 1, dtype=np.int8)
+        read = label_texts(texts, labeler.label)
+        if read is not None:
+            states[reported] = read
+        references.append(Reference("report", states, labeler_id(labeler)))
+    return references
+
+
+def _limited(reference: Reference, probabilities: NDArray[np.float64] | None) -> Reference:
+    if probabilities is None:
+        return reference
+    absent: NDArray[np.bool_] = np.asarray(np.isnan(probabilities).all(axis=0))
+    return Reference(reference.kind, without_columns(reference.states, absent), reference.labeler)
