@@ -1,4 +1,4 @@
-"""What `kdistill doctor` looks at. Versions come from package metadata, so that a broken import cannot break the check."""
+"""What `kdistill doctor` looks at. Versions are read from metadata: a broken import cannot break the check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `kdistill`: parse, call, print. Nothing here computes; every import that costs time is inside a command."""
+"""The command `kdistill`: parse, call, print. Nothing here computes; costly imports are inside the commands."""
 
 from __future__ import annotations
 

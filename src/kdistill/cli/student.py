@@ -82,7 +82,8 @@ def audit(run_dir: Path = RunArgument, as_json: bool = JsonOption) -> None:
         interval = f" [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]" if row["ci95"] else ""
         baseline = "" if row["baseline"] is None else f" baseline {row['baseline']}"
         typer.echo(
-            f"{verdict}  {row['test']:<34} {row['arm'] or '':<20} {value}{interval}{baseline} n={row['n']} {row['reason'] or ''}"
+            f"{verdict}  {row['test']:<34} {row['arm'] or '':<20} {value}{interval}{baseline} n={row['n']} "
+            f"{row['reason'] or ''}"
         )
 
 

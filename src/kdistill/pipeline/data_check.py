@@ -24,7 +24,7 @@ class DataCheck(Record):
     """What was found. `leaks` make the check fail; `warnings` are for the user to judge."""
 
     source: str
-    counts: dict[str, int] = {}
+    counts: dict[str, int]
     leaks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unusable: dict[str, str] = Field({}, description="Image file -> why it cannot be used (at most 50).")
@@ -121,7 +121,9 @@ def _about_reports(studies: list[Study]) -> list[str]:
     found = {
         "have no report": sum(not report for report in reports),
         "have a report of placeholders (___) only": sum(is_placeholder_only(r) for r in reports),
-        "have a report that is not English": sum(bool(r) and not is_placeholder_only(r) and not is_english(r.lower()) for r in reports),
+        "have a report that is not English": sum(
+            bool(r) and not is_placeholder_only(r) and not is_english(r.lower()) for r in reports
+        ),
         f"have a report longer than {_LONG_REPORT} characters": sum(len(report) > _LONG_REPORT for report in reports),
     }
     return [f"{count} of {len(studies)} studies {text}" for text, count in found.items() if count]

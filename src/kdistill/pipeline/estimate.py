@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdistill.pipeline.recipe import Recipe
 from kdistill.pipeline.stages import REFERENCE_ARMS, RunFolder, all_stages, student_keys
 from kdistill.studies.config import StudiesConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 #: Seconds on one core of the machine in benchmarks/ (CPU): measured, and off by a factor of two on other machines.
 SECONDS_PER_PHANTOM_IMAGE = 1 / 60
@@ -45,7 +48,7 @@ def estimate(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
 
 
 def count_studies(config: StudiesConfig) -> dict[str, int]:
-    """Studies by split: planned ones of the phantom, listed ones of a data set (its tables are read, not its images)."""
+    """Studies by split: planned ones of the phantom, listed ones of a data set (tables are read, not images)."""
     from collections import Counter
 
     from kdistill.studies.stage import read_source
@@ -69,10 +72,36 @@ def count_student_parameters(recipe: Recipe) -> int:
     """Parameters of the student, built without memory for its weights (the teacher's vocabulary decides its head)."""
     import torch
 
-    from kdistill.student.build import new_student
+    from kdistill.student.build import build_model
 
+    tokenizer = _stand_in_tokenizer(_vocabulary_size(recipe))
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in new_student(recipe.student, recipe.teacher).parameters())
+        model = build_model(recipe.student, tokenizer, teacher_model_dir=None, seed=0)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _vocabulary_size(recipe: Recipe) -> int:
+    match recipe.teacher.kind:
+        case "from_scratch":
+            return recipe.teacher.vocab_size
+        case _:
+            from transformers import AutoConfig
+
+            return int(AutoConfig.from_pretrained(recipe.teacher.model).get_text_config().vocab_size)
+
+
+def _stand_in_tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """As many entries as the real one will have, with the section tokens: only its size counts here."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    from kdistill.student.text import SECTION_TOKENS
+
+    names = ["<pad>", "<bos>", "<eos>", *SECTION_TOKENS.values()]
+    names += [f"token {number}" for number in range(size - len(names))]
+    inner = Tokenizer(WordLevel({name: number for number, name in enumerate(names)}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
 
 
 def render_estimate(found: dict[str, Any]) -> str:
