@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 
 import pytest
 
-from kdistill.literature.items import Dropped
+from kdistill.literature.items import Dropped, ReadFault
+from kdistill.literature.xml_stream import iter_records
 from kdistill.records import Article
 from literature.documents import CHEST, PUBMED_DOCTYPE, build, dropped, jats, jsonl, pubmed, pubmed_record, read, tar_gz
 
@@ -76,6 +78,18 @@ def test_entity_declarations_behind_a_long_prologue_are_refused(tmp_path: Path) 
     record = pubmed_record("1", abstract="<AbstractText>&x;</AbstractText>")
     data = f"<!DOCTYPE PubmedArticleSet [{padding}{entity}]><PubmedArticleSet>{record}</PubmedArticleSet>".encode()
     assert not any(isinstance(item, Article) for item in read(tmp_path / "a.xml", data))
+
+
+def test_the_parser_refuses_declarations_that_the_first_look_missed() -> None:
+    data = b'<!DOCTYPE a [<!ENTITY x "text">]><a><b>&x;</b></a>'
+    with pytest.raises(ReadFault) as caught:
+        list(iter_records(io.BytesIO(data), {"b"}))
+    assert caught.value.reason == "entity_declaration"
+
+
+def test_entities_of_a_dtd_that_is_not_loaded_are_read_by_name(tmp_path: Path) -> None:
+    (article,) = read(tmp_path / "a.nxml", jats(body="<p>lung &alpha;-1 &nosuch; &#x3b2;</p>"))
+    assert isinstance(article, Article) and article.text == "lung α-1 &nosuch; β"
 
 
 def test_depth_of_200_000_is_refused(tmp_path: Path) -> None:

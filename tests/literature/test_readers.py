@@ -67,7 +67,8 @@ def test_pubmed_marks_retracted_articles_and_notices(tmp_path: Path) -> None:
 def test_jats_fields_and_what_is_not_running_text(tmp_path: Path) -> None:
     body = (
         '<sec><title>Results</title><p>Effusion was seen [<xref ref-type="bibr">1</xref>, '
-        '<xref ref-type="bibr">2</xref>] often.<list><list-item><p>one</p></list-item><list-item><p>two</p></list-item></list></p></sec>'
+        '<xref ref-type="bibr">2</xref>] often.<list><list-item><p>one</p></list-item>'
+        "<list-item><p>two</p></list-item></list></p></sec>"
         "<table-wrap><table><tr><td><p>99</p></td></tr></table></table-wrap>"
         "<fig><caption><p>Chest film.</p></caption></fig>"
     )

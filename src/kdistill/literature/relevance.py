@@ -1,8 +1,8 @@
 """How much a text is about the chest and its imaging: points for distinct terms, fewer for terms of other regions.
 
-The weights are a plain list, made for this project by reading; docs/literature.md says how well they do. 3: enough
-alone (a finding, sign or device of the chest radiograph, or the examination itself). 2: chest anatomy. 1: context that
-often goes with it. Negative: another region or discipline that shares words with the chest ("opacity" of the
+The weights are a plain list, made for this project by reading; docs/literature.md says how well they do. 4: the
+examination itself. 3: enough alone (a finding, sign or device of the chest radiograph). 2: chest anatomy. 1: context
+that often goes with it. Negative: another region or discipline that shares words with the chest ("opacity" of the
 lens, "effusion" of the knee).
 """
 
@@ -16,11 +16,13 @@ from kdistill.records import Article
 
 #: Points -> terms of one or more words, compared after folding plurals. The longest term at a place counts alone.
 _TERMS: Final = {
-    3.0: """
+    4.0: """
     chest x ray, chest xray, x ray chest, cxr, chest radiograph, chest radiography, chest film, chest roentgenogram,
     chest radiogram, radiograph of the chest, x ray of the chest, radiography of the chest, chest ct, ct chest,
     ct of the chest, ct scan of the chest, chest tomography, chest computed tomography, chest imaging, thoracic ct,
-    computed tomography of the chest, thoracic computed tomography, thoracic radiograph, thoracic radiography,
+    computed tomography of the chest, thoracic computed tomography, thoracic radiograph, thoracic radiography
+    """,
+    3.0: """
     pneumothorax, pneumothoraces, hydropneumothorax, hemothorax, haemothorax, pneumomediastinum, chylothorax,
     pleural effusion, pleural thickening, pleural plaque, pleural disease, pleural fluid, pleural drainage, pleurisy,
     pleuritis, empyema thoracis, pleural cavity, pleural space, parietal pleura, visceral pleura, thoracentesis,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 #: Invisible or unassigned-meaning characters: controls, soft hyphen, zero-width, bidi marks and overrides, tags,
@@ -51,6 +52,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """Fold plurals only ("lungs", "opacities"): anything stronger merges words that radiology keeps apart."""
     if len(word) > 4 and word.endswith("ies"):
