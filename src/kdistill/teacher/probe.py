@@ -1,41 +1,18 @@
-"""Does the teacher know its literature? Sign -> observation by likelihood, and bits per byte on held-out text.
-
-The choice follows the domain-conditional likelihood of Holtzman et al. 2021 (arXiv:2104.08315): how much more likely a
-name becomes when the sign stands before it, so that a frequent name is not chosen for being frequent.
-"""
+"""Does the teacher know its literature? Sign -> observation by likelihood, and bits per byte on held-out text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from types import MappingProxyType
-from typing import Final
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from kdistill.observations import FINDINGS, OBSERVATION_TERMS
+from kdistill.observations import FINDINGS
 from kdistill.records import Passage, ProbeItem, Record
 from kdistill.teacher.language_model import LanguageModel
+from kdistill.teacher.meaning import meaning_scores
 from kdistill.teacher.scoring import Scorer
-
-#: Prompt frames; their scores are averaged, since a small model's answer depends on the frame.
-FRAMES: Final = (
-    "Findings: {phrase}. Interpretation:",
-    "{phrase} is a sign of",
-    "{phrase} suggests",
-    "{phrase} indicates",
-)
-NEUTRAL_PHRASE: Final = "the finding"
-#: Other names that the literature may give an observation; its best-scoring name counts.
-OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "Edema": ("pulmonary edema",),
-        "Fracture": ("rib fracture",),
-        "Support Devices": ("support devices",),
-    }
-)
 
 
 class Accuracy(Record):
@@ -60,46 +37,11 @@ class BitsPerByte(Record):
     num_bytes: int
 
 
-def names_of(observation: str) -> tuple[str, ...]:
-    """The names under which an observation is scored."""
-    return (OBSERVATION_TERMS[observation], *OTHER_NAMES.get(observation, ()))
-
-
-def framed(phrase: str, frame: str) -> str:
-    """A phrase without its full stop in a prompt frame; a frame that begins with it gets a capital letter."""
-    text = frame.format(phrase=phrase.strip().rstrip(". "))
-    return text[0].upper() + text[1:]
-
-
-def evidence_scores(
-    scorer: Scorer, phrases: Sequence[str], names: Sequence[Sequence[str]], frames: Sequence[str] = FRAMES
-) -> np.ndarray:
-    """Score each meaning behind each phrase: the mean over frames of the pointwise mutual information of its best name.
-
-    Args:
-        scorer: The language model.
-        phrases: N signs or sentences.
-        names: C meanings, each with the names that it goes by.
-        frames: Prompts with a place for the phrase.
-
-    Returns:
-        Nats, float64 of shape (N, C).
-    """
-    flat = [" " + name for group in names for name in group]
-    total = np.zeros((len(phrases), len(flat)))
-    for frame in frames:
-        neutral = scorer.log_likelihoods([framed(NEUTRAL_PHRASE, frame)], flat)
-        total += scorer.log_likelihoods([framed(phrase, frame) for phrase in phrases], flat) - neutral
-    bounds = np.cumsum([0, *map(len, names)])
-    return np.stack([total[:, a:b].max(axis=1) for a, b in pairwise(bounds)], 1) / len(frames)
-
-
 def choose(scorer: Scorer, phrases: Sequence[str]) -> list[str]:
     """The observation, of the 13, that each phrase points to."""
     if not phrases:
         return []
-    scores = evidence_scores(scorer, phrases, [names_of(name) for name in FINDINGS])
-    return [FINDINGS[index] for index in scores.argmax(axis=1)]
+    return [FINDINGS[index] for index in meaning_scores(scorer, phrases, FINDINGS).argmax(axis=1)]
 
 
 def probe(scorer: Scorer, items: Sequence[ProbeItem]) -> ProbeScores:

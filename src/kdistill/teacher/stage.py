@@ -61,7 +61,7 @@ def build_teacher(
     teacher.save(stage.dir / "model")
     check_weights_dir(stage.dir / "model")
     write_jsonl(stage.dir / "history.jsonl", history)
-    _write_figures(stage, before, after)
+    _write_figures(stage, teacher.name, before, after)
 
 
 def _measure(teacher: LanguageModel, held_out: Sequence[Passage], items: Sequence[ProbeItem]) -> dict[str, dict]:
@@ -72,8 +72,8 @@ def _measure(teacher: LanguageModel, held_out: Sequence[Passage], items: Sequenc
     }
 
 
-def _write_figures(stage: StageWriter, before: dict[str, dict], after: dict[str, dict]) -> None:
-    metrics = {"bits_per_byte": {"before": before["bits_per_byte"], "after": after["bits_per_byte"]}}
+def _write_figures(stage: StageWriter, name: str, before: dict[str, dict], after: dict[str, dict]) -> None:
+    metrics = {"teacher": name, "bits_per_byte": {"before": before["bits_per_byte"], "after": after["bits_per_byte"]}}
     answers = {"trained": after["probe"], "untrained": before["probe"], "chance": 1 / 13}
     for name, figures in (("metrics.json", metrics), ("probe.json", answers)):
         (stage.dir / name).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

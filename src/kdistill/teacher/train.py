@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import (
     PrinterCallback,
@@ -59,6 +60,7 @@ def _arguments(training: TeacherTraining, checkpoints_dir: Path) -> TrainingArgu
         adam_beta2=0.95,  # short runs: a long memory of the second moment never warms up
         max_grad_norm=1.0,
         bf16=training.bf16,
+        use_cpu=not torch.cuda.is_available(),  # without it, bf16 on a CPU is refused
         seed=training.seed,
         data_seed=training.seed,
         logging_strategy="steps",
