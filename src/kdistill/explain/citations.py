@@ -90,8 +90,12 @@ class CitationLookup:
 
     def _nearest(self, words: Words, candidates: Mapping[Words, ExplanationCitation]) -> ExplanationCitation | None:
         best, best_ratio = None, self._config.min_citation_similarity
+        polar, distinct = _polar(words), set(words)
         for quote, found in candidates.items():
-            if _polar(quote) != _polar(words):
+            # Two cheap bounds first: a long run labels some hundred thousand sentences against as many quotes.
+            if 2 * min(len(quote), len(words)) < best_ratio * (len(quote) + len(words)):
+                continue
+            if len(distinct.intersection(quote)) < 0.75 * len(distinct) or _polar(quote) != polar:
                 continue
             matcher = SequenceMatcher(None, words, quote, autojunk=False)
             if matcher.quick_ratio() >= best_ratio and matcher.ratio() >= best_ratio:

@@ -1,10 +1,10 @@
-"""A published student behind the `ImageReader` joint: model, tokenizer and thresholds of one folder."""
+"""A published student behind the `ImageReader` joint: model, tokenizer, thresholds and settings of one folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,15 +12,35 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from kdistill.artifact import sha256_file
+from kdistill.config import parse_yaml, validate
+from kdistill.distillation.config import ARMS, DistillationConfig
+from kdistill.distillation.predict import side_names
+from kdistill.errors import InputError
 from kdistill.explain.reading import Reading
 from kdistill.records import Side
-from kdistill.student.images import pixel_values
+from kdistill.student.images import blank, pixel_values
 from kdistill.student.modeling import KDistillStudent, Slot, load_student
 from kdistill.student.text import decode, split_report
 from kdistill.student.thresholds import load_thresholds
 from kdistill.weights import weight_files
 
-SIDES: Final[tuple[Side, ...]] = ("left", "right", "bilateral")
+MODEL: Final = "model"
+
+
+class ReadingSettings(NamedTuple):
+    """How a student has to be asked, so that it answers as it did when its predictions were published.
+
+    Attributes:
+        writes_rationale: Whether the arm was trained to write one; any other answers with noise.
+        max_new_tokens: Longest section.
+        bf16: Images are encoded under bfloat16 autocast (its thresholds were chosen on such probabilities).
+        blanked: It is shown mean grey whatever the image (the blank-image control).
+    """
+
+    writes_rationale: bool
+    max_new_tokens: int
+    bf16: bool = False
+    blanked: bool = False
 
 
 class StudentReader:
@@ -31,10 +51,7 @@ class StudentReader:
         model: The student, in evaluation mode.
         tokenizer: Its tokenizer.
         thresholds: One for each observation; None for a student without a trained label head.
-        writes_rationale: Whether the arm was trained to write one (else its decoder would be asked for what it never
-            saw, and answer with noise).
-        max_report_tokens: Longest report, in tokens.
-        max_rationale_tokens: Longest rationale, in tokens.
+        settings: How it is asked.
     """
 
     def __init__(
@@ -43,14 +60,10 @@ class StudentReader:
         model: KDistillStudent,
         tokenizer: PreTrainedTokenizerBase,
         thresholds: tuple[float, ...] | None,
-        *,
-        writes_rationale: bool,
-        max_report_tokens: int,
-        max_rationale_tokens: int,
+        settings: ReadingSettings,
     ) -> None:
-        self.name, self.model, self.tokenizer, self.thresholds = name, model, tokenizer, thresholds
-        self._writes_rationale = writes_rationale
-        self._limits: dict[Slot, int] = {"report": max_report_tokens, "rationale": max_rationale_tokens}
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.thresholds, self.settings = thresholds, settings
 
     @property
     def size_px(self) -> int:
@@ -60,23 +73,32 @@ class StudentReader:
     @torch.no_grad()
     def read(self, images: NDArray[np.uint8]) -> Sequence[Reading]:
         """Read a batch of canonical images, uint8 [B, S, S]."""
-        encoded = self.model.encode(pixel_values(images, self.model.config), observe=self.thresholds is not None)
-        reports = self._write(encoded.prefix, "report")
-        rationales = self._write(encoded.prefix, "rationale") if self._writes_rationale else [[] for _ in reports]
-        texts = [
+        shown = blank(images, self.model.config) if self.settings.blanked else images
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.bf16):
+            encoded = self.model.encode(pixel_values(shown, self.model.config))
+        texts = self._texts(encoded.prefix.float())
+        if self.thresholds is None or encoded.observations is None:
+            return [Reading(None, None, None, *text) for text in texts]
+        seen = encoded.observations
+        probabilities = seen.logits.double().sigmoid().numpy()
+        sides = [_sides(row) for row in seen.side_logits.argmax(-1).numpy()]
+        maps = square_maps(seen.attention.float().numpy())
+        return [Reading(p, s, m, *text) for p, s, m, text in zip(probabilities, sides, maps, texts, strict=True)]
+
+    def _texts(self, prefix: torch.Tensor) -> list[tuple[str, str, str]]:
+        reports = self._write(prefix, "report")
+        rationales = self._write(prefix, "rationale") if self.settings.writes_rationale else [[] for _ in reports]
+        return [
             (*split_report(self.tokenizer, report), decode(self.tokenizer, rationale))
             for report, rationale in zip(reports, rationales, strict=True)
         ]
-        if self.thresholds is None or encoded.observations is None:
-            return [Reading(None, None, None, *text) for text in texts]
-        out = encoded.observations
-        probabilities = out.logits.double().sigmoid().numpy()
-        sides = [tuple(SIDES[i] for i in row) for row in out.side_logits.argmax(-1).tolist()]
-        maps = square_maps(out.attention.float().numpy())
-        return [Reading(p, s, m, *text) for p, s, m, text in zip(probabilities, sides, maps, texts, strict=True)]
 
     def _write(self, prefix: torch.Tensor, slot: Slot) -> list[list[int]]:
-        return self.model.generate_text(prefix=prefix, slot=slot, max_new_tokens=self._limits[slot])
+        return self.model.generate_text(prefix=prefix, slot=slot, max_new_tokens=self.settings.max_new_tokens)
+
+
+def _sides(row: NDArray[np.integer]) -> tuple[Side | None, ...]:
+    return tuple(cast(Side, name) if name else None for name in side_names(row))
 
 
 def square_maps(attention: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -90,21 +112,29 @@ def weights_hash(model_dir: Path) -> str:
     return sha256_file(weight_files(model_dir)[0])[:12]
 
 
-def load_reader(
-    model_dir: Path, name: str, *, writes_rationale: bool, max_report_tokens: int, max_rationale_tokens: int
-) -> StudentReader:
-    """Load a published student's model folder.
+def load_reader(student_dir: Path) -> StudentReader:
+    """Load a published student (`student/<arm>/seed-<n>` of a run).
 
     Raises:
+        InputError: The folder holds no trained student (a reference arm has no model of its own).
         WeightsError: The weights are unsafe or damaged, or the thresholds belong to others.
     """
+    model_dir, where = student_dir / MODEL, "/".join(student_dir.parts[-2:])
+    if not model_dir.is_dir():
+        raise InputError("has no model", where=where, remedy="Choose a trained arm, for example --arm full.")
+    saved = parse_yaml((student_dir / "config.yaml").read_text(encoding="utf-8"), where=f"{where}/config.yaml")
+    config = validate(DistillationConfig, saved["distillation"], where=f"{where}/config.yaml")
+    arm = ARMS[saved["arm"]]
     thresholds = load_thresholds(model_dir)
     return StudentReader(
-        f"{name} ({weights_hash(model_dir)})",
+        f"{saved['arm']}, seed {saved['seed']}, weights {weights_hash(model_dir)}",
         load_student(model_dir),
         AutoTokenizer.from_pretrained(model_dir, local_files_only=True),
         thresholds.values if thresholds else None,
-        writes_rationale=writes_rationale,
-        max_report_tokens=max_report_tokens,
-        max_rationale_tokens=max_rationale_tokens,
+        ReadingSettings(
+            writes_rationale=bool({"rationale", "token"} & set(arm.terms)),
+            max_new_tokens=config.max_new_tokens,
+            bf16=config.bf16,
+            blanked=arm.blank_image,
+        ),
     )

@@ -1,0 +1,101 @@
+"""Does a student contradict itself, repeat itself, or compare with a study that it never saw?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdistill.audit.material import FINDING_COLUMNS, SLOTS, Cases, Said
+from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction, value_of
+from kdistill.audit.rows import AuditRow, Rule, measured, not_run
+from kdistill.explain.text_checks import is_degenerate, mentions_prior
+
+AGREEMENT, NEGATION = 0.95, 0.98
+MAX_DEGENERATE, MAX_PRIOR = 0.005, 0.01
+
+
+def consistency_rows(arm: str, seeds: Sequence[Said], cases: Cases, boot: PatientBootstrap) -> Iterator[AuditRow]:
+    """Text against probability, repetition, prior studies: on the test studies, one arm."""
+    patients = [study.patient_id for study in cases.studies]
+    for slot in SLOTS:
+        tests = (f"{slot}_vs_probability", f"{slot}_negations", f"degenerate_{slot}", f"prior_mentioned_{slot}")
+        if any(slot not in said.texts for said in seeds):
+            yield from (not_run(test, arm, f"this arm writes no {slot}") for test in tests)
+            continue
+        yield from _against_head(arm, slot, seeds, patients, boot)
+        yield from _text_faults(arm, slot, seeds, cases, patients, boot)
+
+
+def _against_head(
+    arm: str, slot: str, seeds: Sequence[Said], patients: Sequence[str], boot: PatientBootstrap
+) -> Iterator[AuditRow]:
+    tests = (f"{slot}_vs_probability", f"{slot}_negations")
+    if any(said.present is None for said in seeds):
+        yield from (not_run(test, arm, "this arm has no label head") for test in tests)
+        return
+    agree, shuffled, denied, base = [], [], [], []
+    for said in seeds:
+        present, states = _findings(said.present), _findings(said.states[slot])
+        stated = np.isin(states, (1, -1))
+        agree.append(_mean(patients, stated == present))
+        shuffled.append(_mean(patients, np.roll(stated, max(1, len(stated) // 2), axis=0) == present))
+        no = states == 0
+        denied.append(fraction(patients, (no & ~present).sum(axis=1), no.sum(axis=1)))
+        base.append(_mean(patients, ~present))
+    rule = slot == "rationale"
+    yield measured(
+        tests[0],
+        arm,
+        boot.ratio(agree),
+        n=_count(agree),
+        rule=("at_least", AGREEMENT) if rule else None,
+        baseline=value_of(shuffled),
+        reason="share of findings for which stated and probability >= threshold agree; baseline: another study's text",
+    )
+    yield measured(
+        tests[1],
+        arm,
+        boot.ratio(denied),
+        n=_count(denied),
+        rule=("at_least", NEGATION) if rule else None,
+        baseline=value_of(base),
+        reason="share of denied findings with a probability below its threshold; baseline: share of all findings",
+    )
+
+
+def _text_faults(
+    arm: str, slot: str, seeds: Sequence[Said], cases: Cases, patients: Sequence[str], boot: PatientBootstrap
+) -> Iterator[AuditRow]:
+    reports = [study.report for study in cases.studies if study.report]
+    loops = [fraction(patients, [is_degenerate(t) for t in said.texts[slot]]) for said in seeds]
+    own = float(np.mean([is_degenerate(t) for t in reports])) if reports else None
+    yield _fault(f"degenerate_{slot}", arm, boot, loops, ("at_most", MAX_DEGENERATE), own)
+    no_prior = np.asarray([study.prior_study_id is None for study in cases.studies])
+    prior = [
+        fraction(patients, [mentions_prior(t) is not None for t in said.texts[slot]] & no_prior, no_prior)
+        for said in seeds
+    ]
+    own = float(np.mean([mentions_prior(t) is not None for t in reports])) if reports else None
+    yield _fault(f"prior_mentioned_{slot}", arm, boot, prior, ("at_most", MAX_PRIOR), own)
+
+
+def _fault(
+    test: str, arm: str, boot: PatientBootstrap, parts: Sequence[Fraction], rule: Rule, baseline: float | None
+) -> AuditRow:
+    reason = "share of texts; baseline: the same check on the test studies' own reports"
+    return measured(test, arm, boot.ratio(parts), n=_count(parts), rule=rule, baseline=baseline, reason=reason)
+
+
+def _findings(matrix: NDArray | None) -> NDArray:
+    assert matrix is not None
+    return matrix[:, FINDING_COLUMNS]
+
+
+def _mean(patients: Sequence[str], matrix: NDArray[np.bool_]) -> Fraction:
+    return fraction(patients, matrix.sum(axis=1), np.full(len(matrix), matrix.shape[1]))
+
+
+def _count(parts: Sequence[Fraction]) -> int:
+    return round(float(np.mean([part.denominator.sum() for part in parts]))) if parts else 0

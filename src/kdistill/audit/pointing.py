@@ -1,0 +1,105 @@
+"""Do evidence maps point at the findings, and better than saliency maps of a plain classifier, noise, or the centre?
+
+All methods are scored on the same cases (findings with a known mask, whether the student found them or not) and on the
+same patch grid. Cases are the findings that are there, so a map is never scored where nothing is to be found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdistill.audit.localisation import (
+    Region,
+    mask_mass,
+    mass_chance,
+    pointing_chance,
+    pointing_hits,
+    regions,
+)
+from kdistill.audit.maps import MapCases
+from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction
+from kdistill.audit.rows import AuditRow, compared, measured, not_run
+from kdistill.evaluation.bootstrap import Estimate
+
+ScoreMaps = Callable[[NDArray, Region], NDArray[np.float64]]
+MEASURES: Final[Mapping[str, tuple[ScoreMaps, Callable[[Region], NDArray[np.float64]]]]] = {
+    "pointing_game": (pointing_hits, pointing_chance),
+    "mask_mass": (mask_mass, mass_chance),
+}
+
+
+class Method(NamedTuple):
+    """Maps of one method: for each seed the cases that they are about, and the maps [N, G, G]."""
+
+    name: str
+    arm: str
+    seeds: Sequence[tuple[MapCases, NDArray[np.float64]]]
+    note: str = ""
+
+
+def score_method(measure: str, method: Method) -> list[Fraction]:
+    """One Fraction for each seed."""
+    score, _ = MEASURES[measure]
+    return [
+        fraction(cases.patient_ids, score(maps, regions(cases.masks, maps.shape[-1]))) for cases, maps in method.seeds
+    ]
+
+
+def method_row(measure: str, method: Method, boot: PatientBootstrap) -> tuple[AuditRow, Estimate]:
+    """The score of one method with its chance level."""
+    _, chance = MEASURES[measure]
+    cases, maps = method.seeds[0]
+    found = boot.ratio(score_method(measure, method))
+    suffix = "" if method.name == "attention" else f"_{method.name}"
+    row = measured(
+        f"{measure}{suffix}",
+        method.arm,
+        found,
+        n=len(cases.patient_ids),
+        baseline=float(chance(regions(cases.masks, maps.shape[-1])).mean()),
+        reason=f"baseline: chance on the same masks{'; ' + method.note if method.note else ''}",
+    )
+    return row, found
+
+
+def pointing_rows(
+    attention: Mapping[str, Method], others: Sequence[Method], arm: str, boot: PatientBootstrap
+) -> Iterator[AuditRow]:
+    """Scores of every arm's evidence maps and of the other methods; then `arm` against each of those.
+
+    Args:
+        attention: Arm -> its evidence maps.
+        others: Saliency methods and the two maps that see no image.
+        arm: The arm whose evidence maps have to lie above the others.
+        boot: Patient resamples.
+    """
+    for measure in MEASURES:
+        for method in (*attention.values(), *others):
+            yield method_row(measure, method, boot)[0]
+        for other in others:
+            if arm in attention:
+                yield _against(measure, attention[arm], other, boot)
+            else:
+                yield not_run(f"{measure}_vs_{other.name}", arm, f"the recipe has no arm {arm} with evidence maps")
+
+
+def _against(measure: str, mine: Method, other: Method, boot: PatientBootstrap) -> AuditRow:
+    """Paired on the other's cases: a costly method is computed on some of the studies only."""
+    theirs = [_on_same_cases(seed, mine.seeds[0][0]) for seed in other.seeds]
+    cases = theirs[0][0]
+    own = Method(mine.name, mine.arm, [_on_same_cases(seed, cases) for seed in mine.seeds])
+    left = boot.ratio(score_method(measure, own))
+    right = boot.ratio(score_method(measure, Method(other.name, other.arm, theirs)))
+    test, label = f"{measure}_vs_{other.name}", f"{other.name} ({other.arm})"
+    return compared(test, mine.arm, label, left, right, n=len(cases.patient_ids), better="higher", reason=other.note)
+
+
+def _on_same_cases(seed: tuple[MapCases, NDArray], cases: MapCases) -> tuple[MapCases, NDArray]:
+    """The first cases of a seed's, as many as `cases` has: `MapCases.take` always keeps a prefix of the images."""
+    own, maps = seed
+    keep = np.flatnonzero(own.image < len(cases.images))
+    return own.take(len(cases.images)), maps[keep]
