@@ -1,0 +1,156 @@
+"""Settings of distillation and the table of arms. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from kdistill.config import ConfigModel
+from kdistill.observations import UncertainPolicy
+from kdistill.student.config import ReasoningInput
+
+Term = Literal["report", "label", "side", "rationale", "token", "semantic", "where"]
+LabelSource = Literal["explicit", "teacher", "none"]
+RationaleSource = Literal["teacher", "template", "shuffled_teacher", "none"]
+
+
+class TermWeights(ConfigModel):
+    """Weight of each named term; zero switches a term off at no cost. Untuned: set before any arm was trained."""
+
+    report: float = Field(default=1.0, ge=0, description="Cross-entropy per report token.")
+    label: float = Field(default=4.0, ge=0, description="Mean binary cross-entropy per known label.")
+    side: float = Field(default=0.2, ge=0, description="Cross-entropy per stated side (left, right, bilateral).")
+    rationale: float = Field(default=1.0, ge=0, description="Cross-entropy per rationale token.")
+    token: float = Field(default=0.5, ge=0, description="Divergence from the teacher per rationale token.")
+    semantic: float = Field(default=0.5, ge=0, description="InfoNCE per stated observation.")
+    where: float = Field(default=0.3, ge=0, description="-log attention mass inside the site per stated observation.")
+
+
+class DivergenceConfig(ConfigModel):
+    """How the token term compares the student's next-token distribution with the teacher's."""
+
+    kind: Literal["forward_kl", "reverse_kl", "generalized_jsd"] = Field(
+        default="generalized_jsd", description="forward_kl: KL(teacher, student); reverse_kl: KL(student, teacher)."
+    )
+    beta: float = Field(default=0.5, gt=0, lt=1, description="Teacher's share in the mixture of generalized_jsd.")
+    temperature: float = Field(default=1.5, gt=0, description="Softens both sides; the term scales by its square.")
+
+
+class ArmConfig(ConfigModel):
+    """What one arm of the comparison learns from. Arms share data, order, steps and seeds."""
+
+    kind: Literal["trained", "nearest_report", "classifier_template"] = Field(
+        default="trained", description="The last two are untrained references made from the `label` arm's student."
+    )
+    reasoning_input: ReasoningInput = Field(default="observations", description="What the decoder reads.")
+    label_source: LabelSource = Field(default="none", description="Whose reading of the report gives the labels.")
+    rationale_source: RationaleSource = Field(default="none", description="Whose text, regions and statements.")
+    terms: tuple[Term, ...] = Field(default=("report",), description="Terms of the objective.")
+    long: bool = Field(default=False, description="Train for as long as `full` computes (see full_compute_ratio).")
+    blank_image: bool = Field(default=False, description="Replace every image by mean grey.")
+
+    @property
+    def has_label_head(self) -> bool:
+        """Whether probabilities of this arm mean anything."""
+        return "label" in self.terms
+
+
+_LABEL: Final[tuple[Term, ...]] = ("report", "label", "side")
+_FULL: Final[tuple[Term, ...]] = (*_LABEL, "rationale", "token", "semantic", "where")
+_TEMPLATE: Final[tuple[Term, ...]] = (*_LABEL, "rationale", "where")
+
+
+def _full(without: Term | None = None, **changes: object) -> ArmConfig:
+    terms = tuple(term for term in _FULL if term != without)
+    settings: dict[str, object] = {"label_source": "teacher", "rationale_source": "teacher", "terms": terms, **changes}
+    return ArmConfig.model_validate(settings)
+
+
+#: METHOD section 4. `full_no_rationale` keeps semantic and where, and loses the token term with its text.
+ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
+    {
+        "report_only": ArmConfig(reasoning_input="patches"),
+        "report_only_long": ArmConfig(reasoning_input="patches", long=True),
+        "label": ArmConfig(label_source="explicit", terms=_LABEL),
+        "label_patches": ArmConfig(reasoning_input="patches", label_source="explicit", terms=_LABEL),
+        "teacher_label": ArmConfig(label_source="teacher", terms=_LABEL),
+        "full": _full(),
+        "full_no_where": _full("where"),
+        "full_no_rationale": _full(terms=(*_LABEL, "semantic", "where")),
+        "full_no_token": _full("token"),
+        "full_no_semantic": _full("semantic"),
+        "template": ArmConfig(label_source="explicit", rationale_source="template", terms=_TEMPLATE),
+        "template_no_where": ArmConfig(label_source="explicit", rationale_source="template", terms=_TEMPLATE[:-1]),
+        "shuffled_teacher": _full(label_source="explicit", rationale_source="shuffled_teacher"),
+        "blank_image": _full(blank_image=True),
+        "nearest_report": ArmConfig(kind="nearest_report", terms=()),
+        "classifier_template": ArmConfig(kind="classifier_template", label_source="explicit", terms=("label", "side")),
+    }
+)
+#: The arm whose published student the untrained references read.
+REFERENCE_STUDENT: Final = "label"
+
+
+class DistillationConfig(ConfigModel):
+    """Training, validation and prediction of every arm."""
+
+    arms: tuple[str, ...] = Field(default=("report_only", "template", "full"), description="Arms to train, in order.")
+    seeds: tuple[int, ...] = Field(default=(0,), description="One student of each arm is trained per seed.")
+    num_image_visits: int = Field(default=18_000, ge=1, description="Images shown in a run, repeats counted.")
+    full_compute_ratio: float = Field(
+        default=1.4, ge=1, description="Visits of `long` arms / num_image_visits: the compute of full over report_only."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Studies in an optimiser step.")
+    micro_batch: int = Field(default=32, ge=1, description="Studies in a forward pass; divides batch_size.")
+    texts_per_chunk: int = Field(
+        default=16, ge=1, description="Texts of similar length that are decoded together (less padding)."
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    warmup_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps with linear warm-up.")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(
+        default="cosine", description="Learning rate after the warm-up."
+    )
+    weight_decay: float = Field(default=0.05, ge=0, description="Decoupled weight decay (not on norms and biases).")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
+    bf16: bool = Field(default=True, description="Train and encode under bfloat16 autocast.")
+    weights: TermWeights = Field(default=TermWeights(), description="Weight of each term.")
+    divergence: DivergenceConfig = Field(default=DivergenceConfig(), description="Comparison in the token term.")
+    semantic_temperature: float = Field(default=0.07, gt=0, description="Temperature of the semantic term's softmax.")
+    uncertain: UncertainPolicy = Field(default="positive", description="What an uncertain training label becomes.")
+    blank: Literal["negative", "masked"] = Field(
+        default="negative", description="What an observation that a report does not mention becomes in training."
+    )
+    max_text_tokens: int = Field(default=192, ge=8, description="Longest text sequence; longer ones are cut, counted.")
+    logging_steps: int = Field(default=20, ge=1, description="Steps between lines of history.jsonl.")
+    checkpoint_steps: int = Field(
+        default=200, ge=1, description="Steps between checkpoints (multiple of logging_steps)."
+    )
+    validation_steps: int = Field(default=200, ge=1, description="Steps between validation figures in history.jsonl.")
+    num_validation_studies: int = Field(default=256, ge=1, description="Validation studies used for those figures.")
+    prediction_batch: int = Field(default=256, ge=1, description="Images encoded and decoded at once.")
+    max_new_tokens: int = Field(default=160, ge=1, description="Longest generated section, in tokens.")
+
+    @field_validator("arms")
+    @classmethod
+    def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in value if name not in ARMS]:
+            raise ValueError(f"unknown arms {unknown}; known: {', '.join(ARMS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DistillationConfig:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
+        if self.checkpoint_steps % self.logging_steps:
+            raise ValueError("checkpoint_steps must be a multiple of logging_steps, or a resumed history would differ")
+        if REFERENCE_STUDENT not in self.arms and any(ARMS[name].kind != "trained" for name in self.arms):
+            raise ValueError(f"nearest_report and classifier_template need the arm {REFERENCE_STUDENT!r}")
+        return self
+
+    def num_steps(self, arm: str) -> int:
+        """Optimiser steps of an arm."""
+        visits = self.num_image_visits * (self.full_compute_ratio if ARMS[arm].long else 1.0)
+        return max(1, round(visits / self.batch_size))

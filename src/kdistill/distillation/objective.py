@@ -1,0 +1,177 @@
+"""The objective: batch -> named losses. Pure; knows the model's output, no trainer and no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kdistill.distillation.alignment import info_nce
+from kdistill.distillation.config import DivergenceConfig, Term
+from kdistill.distillation.divergences import divergence, with_residual
+from kdistill.distillation.regions import outside_loss
+from kdistill.student.modeling import IGNORE_INDEX, KDistillOutput
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which terms are on, with what weight, and the fixed tables they read.
+
+    Attributes:
+        weights: Term -> weight; only active terms.
+        divergence: Settings of the token term.
+        semantic_temperature: Temperature of the semantic term.
+        bank: Statement embeddings [M, D] for the semantic term.
+        region_masks: Share of each patch inside each numbered region [R, P], for the where term.
+    """
+
+    weights: Mapping[Term, float]
+    divergence: DivergenceConfig
+    semantic_temperature: float
+    bank: Tensor | None
+    region_masks: Tensor | None
+
+    @property
+    def observes(self) -> bool:
+        """Whether a term reads the observation queries."""
+        return bool({"label", "side", "semantic", "where"} & set(self.weights))
+
+    def counts(self, batch: Batch) -> dict[Term, int]:
+        """What each active term is averaged over, in this batch: tokens, labels or stated observations."""
+        return {term: _count(term, batch) for term in self.weights}
+
+    def losses(self, model: nn.Module, batch: Batch, counts: Mapping[Term, int]) -> dict[Term, Tensor]:
+        """Each active term, unweighted.
+
+        Args:
+            model: KDistillStudent, or a wrapper that forwards to it.
+            batch: See `collate.Collator`.
+            counts: Sums of `counts` over the whole accumulated batch: each term is a sum over this micro-batch divided
+                by the count of all, so the cut of a batch changes nothing.
+
+        Returns:
+            Term -> scalar; a term that nothing in the accumulated batch feeds is left out.
+        """
+        texts = [*batch["report"], *batch["rationale"]]
+        output: KDistillOutput = model(batch["pixel_values"], texts=texts, observe=self.observes)
+        losses = self._text_losses(output, batch)
+        for term in ("label", "side", "semantic", "where"):
+            if term in self.weights and _count(term, batch):
+                losses[term] = self._observation_loss(term, output, batch)
+        return {term: value / counts[term] for term, value in losses.items() if counts[term]}
+
+    def total(self, losses: Mapping[Term, Tensor]) -> Tensor:
+        """Weighted sum.
+
+        Raises:
+            ValueError: There is no term at all: nothing in the batch can be learned from.
+        """
+        if not losses:
+            raise ValueError("no active term has anything to learn from in this batch")
+        return torch.stack([self.weights[term] * value for term, value in losses.items()]).sum()
+
+    def _text_losses(self, output: KDistillOutput, batch: Batch) -> dict[Term, Tensor]:
+        assert output.text_logits is not None
+        num_reports = len(batch["report"])
+        losses: dict[Term, list[Tensor]] = {}
+        for number, logits in enumerate(output.text_logits):
+            if number < num_reports:
+                losses.setdefault("report", []).append(token_losses(logits, batch["report"][number])[0])
+                continue
+            text = batch["rationale"][number - num_reports]
+            with_teacher = "token" in self.weights and "topk_ids" in text
+            cross_entropy, kept = token_losses(logits, text, with_teacher=with_teacher)
+            losses.setdefault("rationale", []).append(cross_entropy)
+            if kept is not None:
+                losses.setdefault("token", []).append(self._token_loss(kept, text))
+        return {term: torch.stack(parts).sum() for term, parts in losses.items() if term in self.weights}
+
+    def _token_loss(self, kept: Tensor, text: Batch) -> Tensor:
+        settings = self.divergence
+        return divergence(
+            text["topk_log_probs"],
+            with_residual(kept),
+            kind=settings.kind,
+            beta=settings.beta,
+            temperature=settings.temperature,
+        ).sum()
+
+    def _observation_loss(self, term: Term, output: KDistillOutput, batch: Batch) -> Tensor:
+        match term:
+            case "label":
+                assert output.logits is not None
+                return label_loss(output.logits, batch["label_targets"])
+            case "side":
+                assert output.side_logits is not None
+                return side_loss(output.side_logits, batch["side_targets"])
+            case "semantic":
+                assert output.semantic_embeddings is not None and self.bank is not None
+                image, observation = batch["statement_index"].unbind(1)
+                queries = output.semantic_embeddings[image, observation]
+                bank = self.bank.to(queries.device)
+                return info_nce(queries, bank, batch["statement_rows"], self.semantic_temperature).sum()
+            case "where":
+                assert output.log_attention is not None and self.region_masks is not None
+                image, observation = batch["region_index"].unbind(1)
+                masks = self.region_masks.to(output.log_attention.device)[batch["region_rows"]]
+                return outside_loss(output.log_attention[image, observation], masks).sum()
+        raise ValueError(f"{term} is no term of the observations")
+
+
+def token_losses(logits: Tensor, text: Batch, *, with_teacher: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Summed cross-entropy on the target tokens, and the log-probabilities of the teacher's kept tokens.
+
+    One gather serves both: its backward pass fills a [n, V] array, which on a CPU costs as much as the softmax.
+
+    Args:
+        logits: [n, V] at the target positions, in row-major order of `next_tokens`.
+        text: A TextBatch, with `topk_ids` [n, K] if `with_teacher`.
+        with_teacher: Return the second value.
+
+    Returns:
+        Sum in nats, and [n, K] or None.
+    """
+    targets = text["next_tokens"]
+    targets = targets[targets != IGNORE_INDEX].unsqueeze(1)
+    index = torch.cat([targets, text["topk_ids"].long()], dim=1) if with_teacher else targets
+    chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, index)
+    return -chosen[:, 0].sum(), chosen[:, 1:] if with_teacher else None
+
+
+def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Summed binary cross-entropy over the known labels (Irvin et al. 2019, arXiv:1901.07031).
+
+    Args:
+        logits: [B, L].
+        targets: [B, L], 1, 0 or NaN where the label is not known; there not even a NaN logit matters.
+    """
+    known = ~targets.isnan()
+    return functional.binary_cross_entropy_with_logits(logits[known], targets[known], reduction="sum")
+
+
+def side_loss(side_logits: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy over stated sides; `targets` [B, L]: 0 left, 1 right, 2 bilateral, -1 not stated."""
+    stated = targets >= 0
+    return functional.cross_entropy(side_logits[stated], targets[stated], reduction="sum")
+
+
+def _count(term: Term, batch: Batch) -> int:
+    match term:
+        case "report" | "rationale":
+            return sum(int((text["next_tokens"] != IGNORE_INDEX).sum()) for text in batch[term])
+        case "token":
+            return sum(len(text["topk_ids"]) for text in batch["rationale"] if "topk_ids" in text)
+        case "label":
+            return int((~batch["label_targets"].isnan()).sum())
+        case "side":
+            return int((batch["side_targets"] >= 0).sum())
+        case "semantic":
+            return len(batch["statement_rows"])
+        case "where":
+            return len(batch["region_rows"])

@@ -1,0 +1,312 @@
+"""The student stage: train one arm with one seed, choose thresholds, predict. Publishing is the pipeline's business."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from kdistill.artifact import CHECKPOINTS, StageWriter
+from kdistill.distillation.collate import Collator
+from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
+from kdistill.distillation.labels import label_targets, load_stated_labels
+from kdistill.distillation.objective import Objective
+from kdistill.distillation.predict import Predictor, write_table
+from kdistill.distillation.references import nearest_reports, template_reports
+from kdistill.distillation.targets import TrainingTargets, build_targets, check_vocabularies
+from kdistill.distillation.thresholds import choose_thresholds
+from kdistill.distillation.trainer import train
+from kdistill.distillation.validation import Validation
+from kdistill.errors import InputError
+from kdistill.records import Study, write_jsonl
+from kdistill.student.build import build_model
+from kdistill.student.config import StudentConfig, TransformersLanguageConfig
+from kdistill.student.images import pixel_values
+from kdistill.student.modeling import KDistillStudent, load_student
+from kdistill.student.thresholds import load_thresholds, save_thresholds
+from kdistill.studies.store import load_images, load_pair_images, load_pairs, load_studies
+from kdistill.teacher.tokenizer import add_special_tokens, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+MODEL, PREDICTIONS, PAIR_PREDICTIONS, HISTORY = (
+    "model",
+    "predictions.parquet",
+    "pair_predictions.parquet",
+    "history.jsonl",
+)
+Progress = Callable[[int, int], None]
+_STUDY_KEYS = {
+    "study_id": pa.string(),
+    "patient_id": pa.string(),
+    "split": pa.string(),
+    "arm": pa.string(),
+    "seed": pa.int64(),
+}
+_PAIR_KEYS = {"pair_id": pa.string(), "which": pa.string(), "arm": pa.string(), "seed": pa.int64()}
+
+
+def build_student(
+    stage: StageWriter,
+    config: DistillationConfig,
+    student: StudentConfig,
+    arm: str,
+    seed: int,
+    *,
+    studies_dir: Path,
+    labels_dir: Path,
+    rationales_dir: Path,
+    teacher_dir: Path,
+    label_student_dir: Path | None = None,
+    on_progress: Progress | None = None,
+) -> None:
+    """Write model/, predictions.parquet, pair_predictions.parquet and history.jsonl of one arm and seed.
+
+    Args:
+        stage: Where to write; `stage.dir / "checkpoints"` survives a kill.
+        config: Training settings.
+        student: The model.
+        arm: A name in ARMS.
+        seed: Seed of weights, order and shuffling; equal in all arms.
+        studies_dir: Images and reports; truth is never read here.
+        labels_dir: Explicit labels.
+        rationales_dir: Readings, rationales, templates, targets.
+        teacher_dir: The teacher's model/ (tokenizer, and weights where the decoder starts from them).
+        label_student_dir: The `label` arm's published student of this seed, for the untrained references.
+        on_progress: Called with (steps done, steps in all).
+
+    Raises:
+        ConfigError: The token term cannot compare two vocabularies.
+        DivergedError: The loss is not finite.
+        InputError: An input file is missing or damaged, or there is nothing to train on.
+    """
+    settings = _active(ARMS[arm], config)
+    if settings.kind != "trained":
+        _build_reference(stage, config, settings, arm, seed, studies_dir, label_student_dir)
+        return
+    tokenizer = _tokenizer(student, settings, teacher_dir)
+    studies = _split(studies_dir, "train")
+    targets = build_targets(
+        studies,
+        settings,
+        config,
+        tokenizer,
+        labels_dir=labels_dir,
+        rationales_dir=rationales_dir,
+        seed=seed,
+        count=stage.count,
+    )
+    model = build_model(
+        student,
+        tokenizer,
+        teacher_model_dir=teacher_dir / MODEL,
+        seed=seed,
+        reasoning_input=settings.reasoning_input,
+        teacher_hidden_size=_teacher_width(settings, targets),
+    )
+    stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
+    validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
+    _set_attention(model, training=True, bf16=config.bf16)
+    history = train(
+        model,
+        build_objective(settings, config, targets, model),
+        Collator(load_images(studies_dir), targets, model.config, config.texts_per_chunk, settings.blank_image),
+        config,
+        num_steps=config.num_steps(arm),
+        seed=seed,
+        checkpoints_dir=stage.dir / CHECKPOINTS,
+        validate=validation,
+        on_progress=on_progress,
+    )
+    write_jsonl(stage.dir / HISTORY, history)
+    stage.device = model.device.type
+    model.save_pretrained(stage.dir / MODEL)
+    tokenizer.save_pretrained(stage.dir / MODEL)
+    predictor = _predictor(model, tokenizer, settings, config)
+    _set_attention(model, training=False, bf16=config.bf16)
+    rows = _predict_studies(stage, predictor, studies_dir, arm, seed)
+    _predict_pairs(stage, predictor, studies_dir, arm, seed)
+    if settings.has_label_head:
+        _choose(stage, config, settings, rows, studies_dir, labels_dir, rationales_dir)
+
+
+def _active(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
+    """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
+    weights = config.weights.model_dump()
+    return arm.model_copy(update={"terms": tuple(term for term in arm.terms if weights[term] > 0)})
+
+
+def _tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:
+    teacher = load_tokenizer(str(teacher_dir / MODEL))
+    if not isinstance(student.language, TransformersLanguageConfig):
+        return teacher
+    tokenizer = load_tokenizer(student.language.path)
+    add_special_tokens(tokenizer)
+    if "token" in arm.terms:
+        check_vocabularies(tokenizer, teacher)
+    return tokenizer
+
+
+def _split(studies_dir: Path, split: str) -> list[Study]:
+    studies = [study for study in load_studies(studies_dir) if study.split == split]
+    if not studies and split == "train":
+        raise InputError("no study is in the training split", where=str(studies_dir))
+    return studies
+
+
+def _teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:
+    if "semantic" not in arm.terms or targets.teacher is None:
+        return 0
+    return int(targets.teacher.bank.shape[1])
+
+
+def build_objective(
+    arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets, model: KDistillStudent
+) -> Objective:
+    """The arm's terms with the configured weights and the tables that they read."""
+    weights = config.weights.model_dump()
+    return Objective(
+        weights={term: weights[term] for term in arm.terms},
+        divergence=config.divergence,
+        semantic_temperature=config.semantic_temperature,
+        bank=torch.from_numpy(targets.teacher.bank) if targets.teacher is not None else None,
+        region_masks=targets.region_table.masks(num_patches(model)) if "where" in arm.terms else None,
+    )
+
+
+@torch.no_grad()
+def num_patches(model: KDistillStudent) -> int:
+    """P of a model, by showing it one empty image."""
+    size = model.config.image_size_px
+    values = pixel_values(np.zeros((1, size, size), dtype=np.uint8), model.config)
+    return int(model.vision(values.to(model.device)).flatten(2).shape[-1])
+
+
+def _set_attention(model: KDistillStudent, *, training: bool, bf16: bool) -> None:
+    """On a CPU the fused attention's bfloat16 backward pass took 26% of a step; the plain one takes a few percent.
+
+    Measured with 2 layers of 128 on texts of 60 and 90 tokens: 17.5 -> 15.4 ms a study. In float32, and so for
+    decoding, the fused one is the faster.
+    """
+    plain = training and bf16 and not torch.cuda.is_available()
+    model.language.set_attn_implementation("eager" if plain else "sdpa")
+
+
+def _predictor(
+    model: KDistillStudent, tokenizer: PreTrainedTokenizerBase, arm: ArmConfig, config: DistillationConfig
+) -> Predictor:
+    return Predictor(
+        model=model,
+        tokenizer=tokenizer,
+        has_label_head=arm.has_label_head,
+        writes_rationale=bool({"rationale", "token"} & set(arm.terms)),
+        batch_size=config.prediction_batch,
+        max_new_tokens=config.max_new_tokens,
+        bf16=config.bf16,
+        blanked=arm.blank_image,
+    )
+
+
+def _predict_studies(
+    stage: StageWriter, predictor: Predictor, studies_dir: Path, arm: str, seed: int
+) -> list[dict[str, Any]]:
+    studies = [*_split(studies_dir, "validate"), *_split(studies_dir, "test")]
+    said = predictor.predict(load_images(studies_dir), [study.images[0].row for study in studies])
+    rows = [{**_keys(study, arm, seed), **row} for study, row in zip(studies, said, strict=True)]
+    stage.count("predicted_studies", write_table(stage.dir / PREDICTIONS, iter(rows), _STUDY_KEYS))
+    return rows
+
+
+def _keys(study: Study, arm: str, seed: int) -> dict[str, Any]:
+    return {
+        "study_id": study.study_id,
+        "patient_id": study.patient_id,
+        "split": study.split,
+        "arm": arm,
+        "seed": seed,
+    }
+
+
+def _predict_pairs(stage: StageWriter, predictor: Predictor, studies_dir: Path, arm: str, seed: int) -> None:
+    """Counterfactual pairs; an image that stands in several pairs is read once."""
+    pairs, images = load_pairs(studies_dir), load_pair_images(studies_dir)
+    if not pairs or images is None:
+        return
+    rows = sorted({row for pair in pairs for row in (pair.before_row, pair.after_row)})
+    said = dict(zip(rows, predictor.predict(images, rows), strict=True))
+    lines = _pair_lines(pairs, said, arm, seed)
+    stage.count("predicted_pair_images", write_table(stage.dir / PAIR_PREDICTIONS, lines, _PAIR_KEYS))
+
+
+def _pair_lines(
+    pairs: Sequence[Any], said: Mapping[int, dict[str, Any]], arm: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    for pair in pairs:
+        for which, row in (("before", pair.before_row), ("after", pair.after_row)):
+            yield {"pair_id": pair.pair_id, "which": which, "arm": arm, "seed": seed, **said[row]}
+
+
+def _choose(
+    stage: StageWriter,
+    config: DistillationConfig,
+    arm: ArmConfig,
+    rows: Sequence[Mapping[str, Any]],
+    studies_dir: Path,
+    labels_dir: Path,
+    rationales_dir: Path,
+) -> None:
+    """Thresholds on the validation split, labelled like the arm's training data."""
+    studies = _split(studies_dir, "validate")
+    stated = load_stated_labels(arm.label_source, labels_dir, rationales_dir)
+    targets = label_targets(studies, stated, config, lambda name, n: None)
+    validated = [row["probabilities"] for row in rows if row["split"] == "validate"]
+    probabilities = np.asarray(validated, dtype=float).reshape(len(studies), -1)
+    values, positives = choose_thresholds(probabilities, targets)
+    save_thresholds(stage.dir / MODEL, values, arm.label_source, positives)
+
+
+def _build_reference(
+    stage: StageWriter,
+    config: DistillationConfig,
+    arm: ArmConfig,
+    name: str,
+    seed: int,
+    studies_dir: Path,
+    label_student_dir: Path | None,
+) -> None:
+    if label_student_dir is None:
+        raise InputError(f"arm {name} needs the published student of the arm 'label' with this seed")
+    model_dir = label_student_dir / MODEL
+    tokenizer = load_tokenizer(str(model_dir))
+    predictor = _predictor(load_student(model_dir), tokenizer, ARMS["label"], config)
+    train_studies = [study for study in _split(studies_dir, "train") if study.report.strip()]
+    say = _reference(arm, predictor, load_images(studies_dir), train_studies, model_dir)
+    studies = [*_split(studies_dir, "validate"), *_split(studies_dir, "test")]
+    said = say(load_images(studies_dir), [study.images[0].row for study in studies])
+    rows = ({**_keys(study, name, seed), **row} for study, row in zip(studies, said, strict=True))
+    stage.count("predicted_studies", write_table(stage.dir / PREDICTIONS, rows, _STUDY_KEYS))
+    pairs, images = load_pairs(studies_dir), load_pair_images(studies_dir)
+    if pairs and images is not None:
+        numbers = sorted({row for pair in pairs for row in (pair.before_row, pair.after_row)})
+        by_row = dict(zip(numbers, say(images, numbers), strict=True))
+        lines = _pair_lines(pairs, by_row, name, seed)
+        stage.count("predicted_pair_images", write_table(stage.dir / PAIR_PREDICTIONS, lines, _PAIR_KEYS))
+    write_jsonl(stage.dir / HISTORY, [])
+
+
+def _reference(
+    arm: ArmConfig, predictor: Predictor, train_images: np.ndarray, train_studies: Sequence[Study], model_dir: Path
+) -> Callable[[np.ndarray, Sequence[int]], list[dict[str, Any]]]:
+    if arm.kind == "nearest_report":
+        candidates = predictor.encode(train_images, [study.images[0].row for study in train_studies])
+        return lambda images, rows: nearest_reports(predictor.encode(images, rows), candidates, train_studies)
+    thresholds = load_thresholds(model_dir)
+    if thresholds is None:
+        raise InputError("the label arm's student has no thresholds", where=str(model_dir))
+    return lambda images, rows: template_reports(predictor.encode(images, rows), thresholds.values)

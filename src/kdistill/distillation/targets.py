@@ -1,0 +1,301 @@
+"""What each training study teaches in an arm: gathered once from the stage folders, as plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from transformers import PreTrainedTokenizerBase
+
+from kdistill.distillation.config import ArmConfig, DistillationConfig
+from kdistill.distillation.labels import READINGS, label_targets, load_stated_labels, read_lines
+from kdistill.distillation.regions import RegionTable, region_of
+from kdistill.errors import ConfigError, InputError
+from kdistill.observations import INDEX, NUM_OBSERVATIONS
+from kdistill.records import Rationale, RationaleEntry, Study, read_jsonl
+from kdistill.student.text import rationale_sequence, report_sequence, token_ids
+
+RATIONALES, TEMPLATE, TARGETS = "rationales.jsonl", "template.jsonl", "targets.safetensors"
+SIDE_CODES: Final[Mapping[str, int]] = {"left": 0, "right": 1, "bilateral": 2}
+
+
+@dataclass(frozen=True)
+class TeacherTargets:
+    """Views on targets.safetensors; token rows of rationale n are token_offsets[n]:token_offsets[n + 1]."""
+
+    token_offsets: np.ndarray
+    token_ids: np.ndarray
+    topk_ids: np.ndarray
+    topk_log_probs: np.ndarray
+    bank: np.ndarray
+    entry_statement: np.ndarray
+
+    def span(self, rationale: int) -> tuple[int, int]:
+        """First token row and the one after the last of a rationale."""
+        return int(self.token_offsets[rationale]), int(self.token_offsets[rationale + 1])
+
+
+@dataclass(frozen=True)
+class TrainingTargets:
+    """N training studies in their published order.
+
+    Attributes:
+        studies: The studies.
+        image_rows: int64 [N], rows of images.npy.
+        labels: float32 [N, 14], 1, 0, NaN.
+        sides: int64 [N, 14], 0 left, 1 right, 2 bilateral, -1 not stated.
+        reports: Token sequences with start and end, None where there is no report.
+        rationales: Token sequences, None where there is none.
+        spans: Rows of the teacher's token targets that predict rationales[n][1:], None without the token term.
+        regions: int64 [N, 14], rows of `region_table`, -1 not stated.
+        region_table: The numbered regions.
+        statements: int64 [N, 14], rows of the statement bank, -1 not stated.
+        teacher: The teacher's arrays, None for arms that do not use them.
+    """
+
+    studies: tuple[Study, ...]
+    image_rows: np.ndarray
+    labels: np.ndarray
+    sides: np.ndarray
+    reports: tuple[list[int] | None, ...]
+    rationales: tuple[list[int] | None, ...]
+    spans: tuple[tuple[int, int] | None, ...]
+    regions: np.ndarray
+    region_table: RegionTable
+    statements: np.ndarray
+    teacher: TeacherTargets | None
+
+
+def load_teacher_targets(rationales_dir: Path) -> TeacherTargets:
+    """Read targets.safetensors.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    path = rationales_dir / TARGETS
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot be read ({type(error).__name__})", where=str(path), remedy="Run the rationales stage again."
+        ) from error
+    kept = np.concatenate([arrays["topk_logprobs"], arrays["residual_logprob"][:, None]], axis=1)
+    return TeacherTargets(
+        token_offsets=arrays["token_offsets"],
+        token_ids=arrays["token_ids"],
+        topk_ids=arrays["topk_ids"],
+        topk_log_probs=kept,
+        bank=arrays["statement_embeddings"].astype(np.float32),
+        entry_statement=arrays["entry_statement"],
+    )
+
+
+def derangement(patients: Sequence[str], seed: int) -> np.ndarray:
+    """For each study the index of one of another patient; every study is taken once (int64 [N]).
+
+    Studies are listed patient by patient in a random order and shifted by the size of the largest patient, so that no
+    study meets its own patient.
+
+    Raises:
+        InputError: One patient has more than half of the studies: there is no such assignment.
+    """
+    generator = np.random.default_rng(seed)
+    names, group = np.unique(np.asarray(patients), return_inverse=True)
+    sizes = np.bincount(group, minlength=len(names))
+    if len(patients) == 0 or 2 * sizes.max() > len(patients):
+        raise InputError("one patient has more than half of the training rationales: they cannot be shuffled")
+    rank = generator.permutation(len(names))[group]
+    order = np.lexsort((generator.random(len(patients)), rank))
+    donors = np.empty(len(patients), dtype=np.int64)
+    donors[order] = np.roll(order, -int(sizes.max()))
+    return donors
+
+
+def check_vocabularies(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+    """The token term compares distributions over one vocabulary.
+
+    Raises:
+        ConfigError: The vocabularies differ; both sizes are named.
+    """
+    if student.get_vocab() != teacher.get_vocab():
+        raise ConfigError(
+            f"the token term needs one vocabulary: the student's has {len(student)} entries, the teacher's "
+            f"{len(teacher)}" + (" (other tokens)" if len(student) == len(teacher) else ""),
+            where="distillation.weights.token",
+            remedy="Set distillation.weights.token=0 (the other terms still work), or student.language.kind=llama.",
+        )
+
+
+def build_targets(
+    studies: Sequence[Study],
+    arm: ArmConfig,
+    config: DistillationConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    labels_dir: Path,
+    rationales_dir: Path,
+    seed: int,
+    count: Callable[[str, int], None],
+) -> TrainingTargets:
+    """Gather what an arm learns from the training studies.
+
+    Args:
+        studies: The training split, in published order.
+        arm: What the arm may use; nothing else is read.
+        config: Policies and lengths.
+        tokenizer: The student's.
+        labels_dir: The labels stage.
+        rationales_dir: The rationales stage.
+        seed: Seed of the shuffled_teacher control.
+        count: Receives every drop and cut by name.
+    """
+    stated = load_stated_labels(arm.label_source, labels_dir, rationales_dir)
+    uses_labels = "label" in arm.terms
+    empty = np.full((len(studies), NUM_OBSERVATIONS), np.nan, dtype=np.float32)
+    rationales, index = _assigned_rationales(studies, arm, rationales_dir, seed, count)
+    teacher = _teacher_targets(arm, rationales_dir)
+    texts, spans = _rationale_texts(rationales, index, teacher, arm, config, tokenizer, count)
+    regions, table = _regions(rationales if "where" in arm.terms else [None] * len(studies))
+    return TrainingTargets(
+        studies=tuple(studies),
+        image_rows=np.array([study.images[0].row for study in studies], dtype=np.int64),
+        labels=label_targets(studies, stated, config, count) if uses_labels else empty,
+        sides=_sides(studies, arm, rationales_dir),
+        reports=tuple(_report(study, tokenizer, config, count) for study in studies),
+        rationales=texts,
+        spans=spans,
+        regions=regions,
+        region_table=table,
+        statements=_statements(index, teacher if "semantic" in arm.terms else None),
+        teacher=teacher,
+    )
+
+
+def _report(
+    study: Study, tokenizer: PreTrainedTokenizerBase, config: DistillationConfig, count: Callable[[str, int], None]
+) -> list[int] | None:
+    if not study.report.strip():
+        count("study_without_report", 1)
+        return None
+    tokens, cut = report_sequence(tokenizer, study.findings, study.impression, config.max_text_tokens)
+    count("report_cut", int(cut))
+    return tokens
+
+
+def _assigned_rationales(
+    studies: Sequence[Study],
+    arm: ArmConfig,
+    rationales_dir: Path,
+    seed: int,
+    count: Callable[[str, int], None],
+) -> tuple[list[Rationale | None], list[int | None]]:
+    """For each study its rationale and that one's number in the file, after the arm's shuffling."""
+    match arm.rationale_source:
+        case "none":
+            return [None] * len(studies), [None] * len(studies)
+        case "template":
+            records = list(read_jsonl(rationales_dir / TEMPLATE, Rationale))
+        case "teacher" | "shuffled_teacher":
+            records = list(read_jsonl(rationales_dir / RATIONALES, Rationale))
+    number = {record.study_id: position for position, record in enumerate(records)}
+    index = [number.get(study.study_id) for study in studies]
+    count("study_without_rationale", index.count(None))
+    if arm.rationale_source == "shuffled_teacher":
+        having = [row for row, position in enumerate(index) if position is not None]
+        donors = derangement([studies[row].patient_id for row in having], seed)
+        original = list(index)
+        for row, donor in zip(having, donors.tolist(), strict=True):
+            index[row] = original[having[donor]]
+    return [records[position] if position is not None else None for position in index], index
+
+
+def _teacher_targets(arm: ArmConfig, rationales_dir: Path) -> TeacherTargets | None:
+    if arm.rationale_source in ("none", "template") or not {"token", "semantic"} & set(arm.terms):
+        return None
+    return load_teacher_targets(rationales_dir)
+
+
+def _rationale_texts(
+    rationales: Sequence[Rationale | None],
+    index: Sequence[int | None],
+    teacher: TeacherTargets | None,
+    arm: ArmConfig,
+    config: DistillationConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    count: Callable[[str, int], None],
+) -> tuple[tuple[list[int] | None, ...], tuple[tuple[int, int] | None, ...]]:
+    """Token sequences, and with the token term the rows of the teacher's targets that belong to their tokens."""
+    texts: list[list[int] | None] = [None] * len(rationales)
+    spans: list[tuple[int, int] | None] = [None] * len(rationales)
+    if not {"rationale", "token"} & set(arm.terms):
+        return tuple(texts), tuple(spans)
+    with_tokens = teacher is not None and "token" in arm.terms
+    start_id = token_ids(tokenizer)["rationale"]
+    for row, (rationale, position) in enumerate(zip(rationales, index, strict=True)):
+        if rationale is None or position is None:
+            continue
+        if with_tokens:
+            assert teacher is not None
+            start, stop = teacher.span(position)
+            kept = min(stop, start + config.max_text_tokens - 1)
+            texts[row] = [start_id, *teacher.token_ids[start:kept].tolist()]
+            spans[row], cut = (start, kept), kept < stop
+        else:
+            texts[row], cut = rationale_sequence(tokenizer, rationale.text, config.max_text_tokens)
+        count("rationale_cut", int(cut))
+    return tuple(texts), tuple(spans)
+
+
+def _regions(rationales: Sequence[Rationale | None]) -> tuple[np.ndarray, RegionTable]:
+    entries = [(row, entry) for row, rationale in enumerate(rationales) if rationale for entry in rationale.entries]
+    table = RegionTable(region_of(entry) for _, entry in entries)
+    rows = np.full((len(rationales), NUM_OBSERVATIONS), -1, dtype=np.int64)
+    for row, entry in entries:
+        rows[row, INDEX[entry.observation]] = table.row(region_of(entry))
+    return rows, table
+
+
+def _statements(index: Sequence[int | None], teacher: TeacherTargets | None) -> np.ndarray:
+    rows = np.full((len(index), NUM_OBSERVATIONS), -1, dtype=np.int64)
+    if teacher is not None:
+        for row, position in enumerate(index):
+            if position is not None:
+                rows[row] = teacher.entry_statement[position]
+    return rows
+
+
+def _sides(studies: Sequence[Study], arm: ArmConfig, rationales_dir: Path) -> np.ndarray:
+    """Stated sides by the arm's own label source (never by shuffled rationales)."""
+    rows = np.full((len(studies), NUM_OBSERVATIONS), -1, dtype=np.int64)
+    if "side" not in arm.terms:
+        return rows
+    stated = _explicit_sides(rationales_dir) if arm.label_source == "explicit" else _read_sides(rationales_dir)
+    for row, study in enumerate(studies):
+        for observation, side in stated.get(study.study_id, {}).items():
+            rows[row, INDEX[observation]] = SIDE_CODES[side]
+    return rows
+
+
+def _explicit_sides(rationales_dir: Path) -> dict[str, dict[str, str]]:
+    records = read_jsonl(rationales_dir / TEMPLATE, Rationale)
+    return {record.study_id: {e.observation: e.side for e in record.entries if _has_side(e)} for record in records}
+
+
+def _has_side(entry: RationaleEntry) -> bool:
+    return entry.side is not None and entry.state != "absent"
+
+
+def _read_sides(rationales_dir: Path) -> dict[str, dict[str, str]]:
+    return {
+        line["study_id"]: {
+            item["observation"]: item["side"]
+            for item in line["items"]
+            if item["side"] is not None and item["state"] != "absent"
+        }
+        for line in read_lines(rationales_dir / READINGS)
+    }

@@ -1,0 +1,248 @@
+"""transformers.Trainer with our objective: losses normalised over the accumulated batch, a fixed order, a hard stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from kdistill.checkpoints import SealCheckpoints, newest_verified
+from kdistill.distillation.collate import Collator, StudyNumbers, VisitOrder
+from kdistill.distillation.config import DistillationConfig, Term
+from kdistill.distillation.objective import Objective
+from kdistill.errors import KDistillError
+from kdistill.student.modeling import KDistillStudent
+
+logger = logging.getLogger(__name__)
+
+Validate = Callable[[KDistillStudent], dict[str, float]]
+#: Figures of the library that hold times or nothing: they would make two equal histories differ.
+_UNKEPT = frozenset({"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss"})
+
+
+class DivergedError(KDistillError):
+    """The loss is no longer a number."""
+
+
+class DistillationTrainer(Trainer):
+    """Adds the objective, the order of visits and the terms' own values in the history."""
+
+    def __init__(self, *, objective: Objective, order: VisitOrder, last_good_dir: Path, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.objective = objective
+        self.order = order
+        self.last_good_dir = last_good_dir
+        self.model_accepts_loss_kwargs = True  # our losses are already divided by the whole batch's counts
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._num_summed_steps = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> VisitOrder:
+        return self.order
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Fetch the micro-batches of one step and count what each term is averaged over, in all of them together."""
+        batches = list(islice(epoch_iterator, num_batches))
+        counts: dict[Term, int] = dict.fromkeys(self.objective.weights, 0)
+        for batch in batches:
+            for term, number in self.objective.counts(batch).items():
+                counts[term] += number
+        self._num_summed_steps += 1
+        return batches, self._over_processes(counts)
+
+    def _over_processes(self, counts: dict[Term, int]) -> dict[Term, int]:
+        if self.args.world_size == 1:
+            return counts
+        local = torch.tensor(list(counts.values()), device=self.args.device)
+        gathered = self.accelerator.gather(local).view(self.args.world_size, -1).sum(0)
+        return dict(zip(counts, gathered.tolist(), strict=True))
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Weighted sum of the terms of one micro-batch.
+
+        Raises:
+            DivergedError: It is not finite; the weights of the last good step are saved first.
+        """
+        losses = self.objective.losses(model, inputs, num_items_in_batch)
+        if not losses:  # a micro-batch of studies that this arm learns nothing from
+            return sum((p.sum() for p in model.parameters() if p.requires_grad), torch.zeros(())) * 0.0
+        total = self.objective.total(losses)
+        for term, value in losses.items():
+            self._sums[term] += float(value.detach())
+        if not math.isfinite(float(total.detach())):
+            self._stop(losses)
+        return total * self.args.world_size  # gradients are averaged over processes, the counts were summed
+
+    def _stop(self, losses: dict[Term, Tensor]) -> None:
+        broken = [term for term, value in losses.items() if not bool(value.isfinite())]
+        intact = all(bool(p.isfinite().all()) for p in self.model.parameters())
+        if intact:
+            self.model.save_pretrained(self.last_good_dir)
+        raise DivergedError(
+            f"the loss is not finite at step {self.state.global_step + 1} (terms: {', '.join(broken)})",
+            where="distillation",
+            remedy="Lower distillation.learning_rate. "
+            + ("The weights before this step were saved." if intact else "Resume goes back to the last checkpoint."),
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each term's mean over the steps since the last line (a term's micro-batches add up to its value)."""
+        if "loss" in logs and self._num_summed_steps:
+            logs.update({f"{term}_loss": value / self._num_summed_steps for term, value in sorted(self._sums.items())})
+            self._sums.clear()
+            self._num_summed_steps = 0
+        super().log(logs, start_time)
+
+
+class _Watch(TrainerCallback):
+    """Reports progress, and logs validation figures every so many steps and at the end."""
+
+    def __init__(self, on_progress: Callable[[int, int], None] | None) -> None:
+        self.on_progress = on_progress
+        self.trainer: DistillationTrainer | None = None
+        self.validate: Validate | None = None
+        self.validation_steps = 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step, last = state.global_step, state.max_steps
+        if self.on_progress is not None:
+            self.on_progress(step, last)
+        if (
+            self.validate is not None
+            and self.trainer is not None
+            and (not step % self.validation_steps or step == last)
+        ):
+            self.trainer.log(self.validate(self.trainer.model))
+
+
+def training_arguments(
+    config: DistillationConfig, *, num_steps: int, seed: int, checkpoints_dir: Path, micro_batch: int
+) -> TrainingArguments:
+    """Trainer's settings: no printing, no trackers, one process unless torchrun starts more."""
+    return TrainingArguments(
+        output_dir=str(checkpoints_dir),
+        max_steps=num_steps,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=config.batch_size // micro_batch,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=round(config.warmup_share * num_steps),
+        weight_decay=config.weight_decay,
+        adam_beta2=0.98,  # a run of some hundred steps ends before 0.999 has forgotten its start
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        data_seed=seed,
+        logging_strategy="steps",
+        logging_steps=config.logging_steps,
+        save_strategy="steps",
+        save_steps=config.checkpoint_steps,
+        save_total_limit=2,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
+
+
+def train(
+    model: KDistillStudent,
+    objective: Objective,
+    collator: Collator,
+    config: DistillationConfig,
+    *,
+    num_steps: int,
+    seed: int,
+    checkpoints_dir: Path,
+    validate: Validate | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train a student in place; goes on from the newest checkpoint that verifies.
+
+    Out of memory on an accelerator, the micro-batch is halved at the same effective batch, which changes no loss.
+
+    Args:
+        model: Trained in place.
+        objective: The arm's terms.
+        collator: Images and targets.
+        config: Rates, sizes, intervals.
+        num_steps: Optimiser steps.
+        seed: Seed of the order (and of dropout).
+        checkpoints_dir: Where checkpoints are kept, and found after an interruption.
+        validate: Figures to log on the way; must not draw random numbers.
+        on_progress: Called with (steps done, steps in all).
+
+    Returns:
+        The history, one mapping a line.
+
+    Raises:
+        DivergedError: The loss is not finite.
+    """
+    micro_batch = config.micro_batch
+    while True:
+        try:
+            trainer = _trainer(
+                model, objective, collator, config, num_steps, seed, checkpoints_dir, validate, on_progress, micro_batch
+            )
+            checkpoint = newest_verified(checkpoints_dir)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            break
+        except torch.OutOfMemoryError:
+            if micro_batch == 1 or micro_batch % 2:
+                raise
+            micro_batch //= 2
+            logger.warning("out of memory: going on with a micro-batch of %d", micro_batch)
+    model.eval()
+    return [{k: v for k, v in line.items() if k not in _UNKEPT} for line in trainer.state.log_history if _kept(line)]
+
+
+def _kept(line: dict[str, float]) -> bool:
+    return "train_runtime" not in line
+
+
+def _trainer(
+    model: KDistillStudent,
+    objective: Objective,
+    collator: Collator,
+    config: DistillationConfig,
+    num_steps: int,
+    seed: int,
+    checkpoints_dir: Path,
+    validate: Validate | None,
+    on_progress: Callable[[int, int], None] | None,
+    micro_batch: int,
+) -> DistillationTrainer:
+    watch = _Watch(on_progress)
+    num_studies = len(collator.targets.studies)
+    arguments = training_arguments(
+        config, num_steps=num_steps, seed=seed, checkpoints_dir=checkpoints_dir, micro_batch=micro_batch
+    )
+    trainer = DistillationTrainer(
+        objective=objective,
+        order=VisitOrder(num_studies, num_steps * config.batch_size, seed),
+        last_good_dir=checkpoints_dir / "last-good",
+        model=model,
+        args=arguments,
+        train_dataset=StudyNumbers(num_studies),
+        data_collator=collator,
+        callbacks=[watch, SealCheckpoints()],
+    )
+    watch.trainer, watch.validate, watch.validation_steps = trainer, validate, config.validation_steps
+    trainer.remove_callback(PrinterCallback)  # only cli/ prints
+    transformers_logging.disable_progress_bar()
+    return trainer

@@ -1,0 +1,87 @@
+"""Settings of the student. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kdistill.config import ConfigModel
+
+ReasoningInput = Literal["observations", "patches", "both"]
+
+
+class CnnVisionConfig(ConfigModel):
+    """A small convolutional encoder from scratch with local receptive fields and no batch statistics.
+
+    Stem 7x7 stride 4, one 3x3 convolution at that scale, one 3x3 stride 2, then residual blocks: stride 8 in all, so
+    128 px give a 16 x 16 grid, and a patch token sees at most 23 + 16 x num_blocks pixels.
+    """
+
+    kind: Literal["cnn"] = "cnn"
+    stem_channels: int = Field(default=32, ge=4, description="Channels after the stem (stride 4).")
+    middle_channels: int = Field(default=48, ge=4, description="Channels of the second convolution (stride 4).")
+    channels: int = Field(default=128, ge=8, description="Channels of the patch features (stride 8).")
+    num_blocks: int = Field(default=2, ge=0, description="Residual 3x3 blocks on the patch grid.")
+
+
+class TransformersVisionConfig(ConfigModel):
+    """Any vision model of transformers, pretrained (`path`) or random (`config`)."""
+
+    kind: Literal["transformers"] = "transformers"
+    path: str | None = Field(default=None, description="Hub name or local folder (safetensors) of a vision model.")
+    config: dict[str, Any] | None = Field(
+        default=None, description="Inline transformers configuration (with model_type) for a random start."
+    )
+    trainable: bool = Field(default=True, description="Train the encoder too; false freezes it.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TransformersVisionConfig:
+        if (self.path is None) == (self.config is None):
+            raise ValueError("give either path or config")
+        return self
+
+
+class LlamaLanguageConfig(ConfigModel):
+    """A small Llama decoder from scratch over the teacher's vocabulary."""
+
+    kind: Literal["llama"] = "llama"
+    hidden_size: int = Field(default=128, ge=8, description="Width of the residual stream.")
+    num_layers: int = Field(default=2, ge=1, description="Transformer blocks.")
+    num_heads: int = Field(default=4, ge=1, description="Attention heads; divides hidden_size.")
+    intermediate_size: int = Field(default=256, ge=8, description="Width of the gated feed-forward layer.")
+    tie_embeddings: bool = Field(default=True, description="Share input and output embeddings.")
+
+
+class TeacherLanguageConfig(ConfigModel):
+    """The decoder starts from the teacher's weights (a copy: the teacher itself never changes)."""
+
+    kind: Literal["teacher"] = "teacher"
+
+
+class TransformersLanguageConfig(ConfigModel):
+    """Any causal LM of transformers with its own tokenizer (the token term then needs the teacher's vocabulary)."""
+
+    kind: Literal["transformers"] = "transformers"
+    path: str = Field(description="Hub name or local folder (safetensors) of a causal language model and tokenizer.")
+
+
+VisionConfig = Annotated[CnnVisionConfig | TransformersVisionConfig, Field(discriminator="kind")]
+LanguageConfig = Annotated[
+    LlamaLanguageConfig | TeacherLanguageConfig | TransformersLanguageConfig, Field(discriminator="kind")
+]
+
+
+class StudentConfig(ConfigModel):
+    """The vision-language student: encoder, observation queries, decoder."""
+
+    vision: VisionConfig = Field(default=CnnVisionConfig(), description="Image -> patch features.")
+    language: LanguageConfig = Field(default=LlamaLanguageConfig(), description="Prefix -> text.")
+    hidden_size: int = Field(default=128, ge=8, description="Width D of an observation embedding.")
+    image_size_px: int = Field(default=128, ge=16, description="Edge of the square input image, in pixels.")
+    pixel_mean: float = Field(default=0.45, description="Subtracted from pixels scaled to 0..1.")
+    pixel_std: float = Field(default=0.25, gt=0, description="Divides pixels scaled to 0..1 after the mean.")
+    pooled_patch_grid: int = Field(
+        default=8, ge=1, description="Edge of the pooled patch grid that a decoder reads under `patches` and `both`."
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the observation embeddings.")

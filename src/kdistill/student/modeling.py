@@ -1,0 +1,259 @@
+"""KDistillStudent: image -> patch features -> observation queries -> prefix -> text, as a transformers model.
+
+Importing this module registers the classes with AutoConfig and AutoModel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from kdistill.errors import WeightsError
+from kdistill.student.configuration import KDistillConfig
+from kdistill.student.language import greedy_decode, next_token_logits
+from kdistill.student.queries import ObservationOutput, ObservationQueries
+from kdistill.student.vision import ChannelNorm, build_vision
+from kdistill.weights import check_shapes, check_weights_dir
+
+Slot = Literal["report", "rationale"]
+IGNORE_INDEX = -100
+
+
+class TextBatch(TypedDict):
+    """Texts to be written about images of a batch.
+
+    input_ids: int64 [N, T], padded on the right. next_tokens: int64 [N, T], the token that follows each position,
+    -100 where there is none. image_index: int64 [N], which image of the batch a text is about.
+    """
+
+    input_ids: Tensor
+    next_tokens: Tensor
+    image_index: Tensor
+
+
+@dataclass
+class KDistillOutput(ModelOutput):
+    """Output of KDistillStudent.forward.
+
+    Attributes:
+        loss: Mean cross-entropy where `labels` were given.
+        embeddings: Observation embeddings [B, L, D].
+        logits: [B, L].
+        side_logits: [B, L, 3], left, right, bilateral.
+        log_attention: [B, L, P].
+        semantic_embeddings: [B, L, D_teacher], L2-normalised, where the model has that projection.
+        text_logits: For each text batch, [number of next_tokens that are not -100, V] in row-major order.
+        lm_logits: [B, T, V] where `input_ids` were given.
+    """
+
+    loss: Tensor | None = None
+    embeddings: Tensor | None = None
+    logits: Tensor | None = None
+    side_logits: Tensor | None = None
+    log_attention: Tensor | None = None
+    semantic_embeddings: Tensor | None = None
+    text_logits: tuple[Tensor, ...] | None = None
+    lm_logits: Tensor | None = None
+
+
+@dataclass
+class EncodedImages:
+    """One pass of the vision side: the prefix for the decoder [B, Q, H], and the observations where they were asked."""
+
+    prefix: Tensor
+    observations: ObservationOutput | None
+
+
+class KDistillStudent(PreTrainedModel):
+    """The vision-language student (METHOD: decoupled by default, the decoder reads only observation embeddings)."""
+
+    config_class = KDistillConfig
+    base_model_prefix = "kdistill"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: KDistillConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.vision = build_vision(config.vision)
+        self.queries = ObservationQueries(
+            self.vision.out_channels, width, config.num_observations, dropout=config.dropout
+        )
+        self.language = AutoModelForCausalLM.from_config(config.language_config())
+        language_width = self.language.get_input_embeddings().embedding_dim
+        self.observation_prefix = nn.Linear(width, language_width) if config.reasoning_input != "patches" else None
+        self.patch_prefix = nn.Linear(width, language_width) if config.reasoning_input != "observations" else None
+        self.semantic = nn.Linear(width, config.teacher_hidden_size) if config.teacher_hidden_size else None
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """He et al. 2015 (arXiv:1502.01852) for convolutions, unit-variance linear layers, queries of unit scale."""
+        match module:
+            case nn.Conv2d():
+                init.kaiming_normal_(module.weight, nonlinearity="relu")
+                init.zeros_(module.bias)
+            case nn.Linear():
+                init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    init.zeros_(module.bias)
+            case nn.LayerNorm() | ChannelNorm():
+                init.ones_(module.weight)
+                init.zeros_(module.bias)
+            case ObservationQueries():
+                init.normal_(module.queries)
+                init.normal_(module.identity, std=0.5)
+                init.normal_(module.classifier, std=0.02)
+                init.zeros_(module.classifier_bias)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embeddings."""
+        return self.language.get_input_embeddings()
+
+    def encode(self, pixel_values: Tensor, *, observe: bool = True) -> EncodedImages:
+        """Run the vision side once, whatever number of texts will be read from it.
+
+        Args:
+            pixel_values: [B, 1, S, S], see `images.pixel_values`.
+            observe: Compute the observations even where the decoder does not read them.
+        """
+        patches = self.queries.patches(self.vision(pixel_values))
+        observations = self.queries(patches) if observe or self.observation_prefix is not None else None
+        parts = []
+        if self.observation_prefix is not None:
+            assert observations is not None
+            parts.append(self.observation_prefix(observations.embeddings))
+        if self.patch_prefix is not None:
+            parts.append(self.patch_prefix(pool_patches(patches, self.config.pooled_patch_grid)))
+        return EncodedImages(torch.cat(parts, dim=1), observations)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        texts: Sequence[TextBatch] = (),
+        input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        observe: bool = True,
+        **kwargs: Any,
+    ) -> KDistillOutput:
+        """Encode images once and score any number of text batches about them.
+
+        Args:
+            pixel_values: [B, 1, S, S].
+            texts: Text batches; their logits are computed at target positions alone.
+            input_ids: [B, T], one text per image in the library's own convention (right padding): gives `lm_logits`.
+            labels: [B, T], equal to input_ids, -100 where ignored; shifted here. Gives `loss`.
+            observe: See `encode`.
+            **kwargs: What callers of the library's models pass along; unused.
+        """
+        encoded = self.encode(pixel_values, observe=observe)
+        output = KDistillOutput(text_logits=tuple(self._text_logits(encoded.prefix, text) for text in texts))
+        if encoded.observations is not None:
+            self._add_observations(output, encoded.observations)
+        if input_ids is not None:
+            output.lm_logits = next_token_logits(self.language, encoded.prefix, input_ids, None)
+            if labels is not None:
+                flat = output.lm_logits[:, :-1].flatten(0, 1).float()
+                output.loss = functional.cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX)
+        return output
+
+    def _add_observations(self, output: KDistillOutput, observations: ObservationOutput) -> None:
+        output.embeddings, output.logits = observations.embeddings, observations.logits
+        output.side_logits, output.log_attention = observations.side_logits, observations.log_attention
+        if self.semantic is not None:
+            projected = self.semantic(observations.embeddings).float()
+            output.semantic_embeddings = functional.normalize(projected, dim=-1)
+
+    def _text_logits(self, prefix: Tensor, text: TextBatch) -> Tensor:
+        keep = text["next_tokens"] != IGNORE_INDEX
+        return next_token_logits(self.language, prefix[text["image_index"]], text["input_ids"], keep)
+
+    @torch.no_grad()
+    def generate_text(
+        self,
+        pixel_values: Tensor | None = None,
+        *,
+        prefix: Tensor | None = None,
+        slot: Slot,
+        max_new_tokens: int,
+        batch_size: int = 256,
+    ) -> list[list[int]]:
+        """Write one section greedily.
+
+        Args:
+            pixel_values: [N, 1, S, S], or give
+            prefix: [N, Q, H] as `encode` made it.
+            slot: "report" (findings, then the impression token, then the impression) or "rationale".
+            max_new_tokens: Longest text in tokens.
+            batch_size: Images decoded at once.
+
+        Returns:
+            Token ids of each text, without start and end tokens.
+        """
+        if prefix is None:
+            assert pixel_values is not None, "give pixel_values or prefix"
+            prefix = torch.cat([self.encode(part).prefix for part in pixel_values.split(batch_size)])
+        ids = self.config.token_ids
+        return [
+            text
+            for part in prefix.split(batch_size)
+            for text in greedy_decode(self.language, part, ids[slot], ids["eos"], max_new_tokens)
+        ]
+
+    def generate(self, pixel_values: Tensor, *, slot: Slot = "report", **kwargs: Any) -> Tensor:
+        """The library's own `generate` behind the image prefix: sampling, beams, any of its options."""
+        prefix = self.encode(pixel_values).prefix
+        start = torch.full((prefix.shape[0], 1), self.config.token_ids[slot], device=prefix.device)
+        tokens = self.get_input_embeddings()(start)
+        inputs = torch.cat([prefix.to(tokens.dtype), tokens], dim=1)
+        mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=prefix.device)
+        eos = self.config.token_ids["eos"]
+        return self.language.generate(
+            inputs_embeds=inputs, attention_mask=mask, eos_token_id=eos, pad_token_id=eos, **kwargs
+        )
+
+    def parts(self) -> Iterator[tuple[str, int]]:
+        """Names and trainable parameter counts of the direct children."""
+        for name, child in self.named_children():
+            yield name, sum(p.numel() for p in child.parameters() if p.requires_grad)
+
+
+def pool_patches(patches: Tensor, grid: int) -> Tensor:
+    """Average patch tokens [B, H*H, D] of a square grid to [B, grid*grid, D] (a smaller grid stays as it is)."""
+    side = int(patches.shape[1] ** 0.5)
+    if side <= grid:
+        return patches
+    square = patches.transpose(1, 2).unflatten(2, (side, side))
+    return functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)
+
+
+def load_student(model_dir: Path) -> KDistillStudent:
+    """Load a saved student for prediction, after its weights were checked (safetensors, whole, finite, right shapes).
+
+    Raises:
+        WeightsError: See `kdistill.weights.check_weights_dir`; or config.json describes no student.
+    """
+    check_weights_dir(model_dir)
+    try:
+        config = KDistillConfig.from_pretrained(model_dir, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise WeightsError("config.json cannot be read", where=str(model_dir)) from error
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in KDistillStudent(config).state_dict().items()}
+    check_shapes(model_dir, expected)
+    model = KDistillStudent.from_pretrained(model_dir, local_files_only=True)
+    return model.eval().to(memory_format=torch.channels_last)
+
+
+AutoModel.register(KDistillConfig, KDistillStudent)
