@@ -27,6 +27,7 @@ from kdistill.studies.phantom.wording import (
     is_clause,
     sentence,
     tidy,
+    where,
 )
 
 ArticleKind = Literal["review", "mixed", "normal", "off_topic", "duplicate", "retracted", "cases"]
@@ -39,6 +40,8 @@ _SEVERITIES: Final[tuple[Severity, ...]] = ("mild", "moderate", "severe")
 #: What a case shows. Signs weigh most: a teacher learns to read what is described, not what is already named.
 _CASES: Final = ("sign", "two_signs", "normal", "named", "hedged", "denied")
 _CASE_SHARES: Final = (0.50, 0.10, 0.14, 0.12, 0.05, 0.09)
+_WITH_MECHANISM: Final = 0.8
+_NAME_FIRST: Final = 0.4
 
 
 def write_literature(
@@ -328,10 +331,20 @@ def _case_sign(finding: Finding, variant: str, rng: np.random.Generator) -> tupl
 
 def _verdict(observation: str, variant: str, place: Place, rng: np.random.Generator) -> str:
     with_mechanism, alone = load_knowledge().patterns.interpretation
-    if rng.random() >= 0.8:
-        return frame(alone, statement=statement(observation, place))
+    text = statement(observation, place)
+    if place.severity is None and rng.random() < _NAME_FIRST:
+        text = _name_first(observation, place)
+    if rng.random() >= _WITH_MECHANISM:
+        return frame(alone, statement=text)
     mechanism = _mechanism(load_knowledge().findings[observation], variant, rng)
-    return frame(with_mechanism, statement=statement(observation, place), mechanism=mechanism)
+    return frame(with_mechanism, statement=text, mechanism=mechanism)
+
+
+def _name_first(observation: str, place: Place) -> str:
+    """The other natural order: "consolidation in the right upper zone"."""
+    site, name = SITES[observation], load_knowledge().findings[observation].name
+    side = place.side if site.lateralised else None
+    return tidy(f"{name} {where(side, place.zone if site.lateralised and site.zoned else None)}")
 
 
 def _normal_case(rng: np.random.Generator) -> str:
