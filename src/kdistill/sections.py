@@ -33,6 +33,8 @@ _HEADER: Final = re.compile(
     r"[ \t*]{0,4}(?::[*]{0,2}|(?=[ \t]{0,4}(?:\r?\n|\Z)))",
     re.IGNORECASE,
 )
+#: Longer than any header that stands alone on its line.
+_HEADER_LINE_CHARS: Final = 48
 _BLANK_LINE: Final = re.compile(r"\n[ \t\r]{0,80}\n")
 
 
@@ -81,7 +83,8 @@ def section_spans(text: str) -> list[Span]:
 
 
 def _may_have_header(text: str) -> bool:
-    return ":" in text or "\n" in text
+    """Spares most reports without headers the search: a header has a colon or a short line of its own."""
+    return ":" in text or any(0 < len(line) < _HEADER_LINE_CHARS for line in text.split("\n"))
 
 
 def _body(header: re.Match[str], end: int, text: str) -> list[Span]:

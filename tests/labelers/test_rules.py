@@ -110,6 +110,11 @@ CASES = [
     ("Trachea is midline and lungs are clear.", "nf=1"),
     ("Degenerative changes of the spine. Lungs are clear.", ""),
     ("Nipple shadow, no nodule.", "les=0 nf=1"),
+    ("Prior lumpectomy, lungs are clear.", "nf=1"),
+    ("Please note that rib fractures may not be demonstrated.", ""),
+    ("Lung volumes are low. Lungs are clear.", ""),
+    ("Lung markings are prominent.", "opa=1"),
+    ("Lung markings are normal.", "nf=1"),
     # vocabulary
     ("Left hydropneumothorax.", "ptx=1 eff=1"),
     ("Apical pleural thickening.", "plo=1"),

@@ -180,7 +180,3 @@ class Lexicon:
             if pattern.fullmatch(surface):
                 return meaning
         raise ValueError(f"matched but unknown: {surface!r}")
-
-    def is_soft_comma(self, text: str, position: int) -> bool:
-        """Whether the comma at `position` starts a fresh statement (", mild ...")."""
-        return self._soft.match(text, position) is not None

@@ -36,13 +36,14 @@ MENTIONS: Final[Mapping[str, str]] = {
     "Cardiomegaly": """cardiomegaly | cardiac enlargement | enlarged heart | heart enlargement
         | enlarged cardiac silhouette | enlarged heart size | heart is enlarged | biventricular enlargement
         | left ventricular enlargement | ventricular enlargement | atrial enlargement
-        | cardiac silhouette enlargement | cardiac silhouette is enlarged | large heart | megacardia
-        | cardiac chamber enlargement | enlargement of the heart | enlargement of heart""",
+        | cardiac silhouette enlargement | cardiac silhouette is enlarged | large heart | increase in heart size
+        | increased heart size | increase in size of the heart | megacardia | cardiac chamber enlargement
+        | enlargement of the heart | enlargement of heart""",
     "Lung Lesion": """lung lesion* | pulmonary lesion* | mass | masses | masslike | mass like | nodule*
-        | nodular densit* | nodular opacit* | nodular opacification* | lump* | cavitary lesion* | carcinoma*
-        | neoplas* | tumor* | tumour* | lung cancer | malignan* | cavitary mass | pulmonary mass* | lung mass*
-        | lung nodule* | cavitary focus | noncalcified nodule* | non calcified nodule* | lesion* | cavity
-        | cavitation | cavitating lesion* | metastatic nodule* | micronodul* | nodularit*""",
+        | nodular densit* | nodular opacit* | nodular opacification* | lump | lumps | cavitary lesion*
+        | carcinoma* | neoplas* | tumor* | tumour* | lung cancer | malignan* | cavitary mass | pulmonary mass*
+        | lung mass* | lung nodule* | cavitary focus | noncalcified nodule* | non calcified nodule* | lesion*
+        | cavity | cavitation | cavitating lesion* | metastatic nodule* | micronodul* | nodularit*""",
     "Lung Opacity": """lung opacit* | opacit* | opacification* | opacified | decreased translucency
         | increased densit* | airspace disease* | air space disease* | airspace process* | air space process*
         | airspace opacit* | air space opacit* | infiltrat* | interstitial marking* | interstitial pattern*
@@ -79,9 +80,9 @@ MENTIONS: Final[Mapping[str, str]] = {
         | fibrothora* | pleural parenchymal scar* | pleuro parenchymal scar* | pleuroparenchymal scar*
         | pleuro pericardial scar* | pleural plaque* | pleural calcification* | calcified pleural plaque*
         | thickening of the pleura | apical pleural thickening | pleural other | pleural fibrosis
-        | pleural disease | apical cap* | apical capping | pleural based opacit* | pleural reaction
-        | pleural parenchymal thickening | biapical thickening | apical thickening | pleural parenchymal disease
-        | fibrosis | pulmonary fibrosis""",
+        | pleural opacit* | pleural densit* | fissural thickening | thickened fissure* | pleural disease
+        | apical cap* | apical capping | pleural based opacit* | pleural reaction | pleural parenchymal thickening
+        | biapical thickening | apical thickening | pleural parenchymal disease | fibrosis | pulmonary fibrosis""",
     "Fracture": """fracture* | fractured | fx | broken rib*""",
     "Support Devices": """support device* | supporting device* | pacer* | pacemaker* | line | lines
         | central line* | picc | picc line* | tube | tubes | tubing | chest tube* | endotracheal tube* | et tube
@@ -104,8 +105,8 @@ UNMENTIONS: Final = """massive | massively | mass effect | pleural line | pleura
     | paratracheal line | mediastinal lines | on the port | portable | support the diagnosis
     | heart valve calcification | nearly resolved | partially resolved | near complete resolution of
     | partial resolution of | almost resolved | infection control | infectious symptoms | tumor marker*
-    | hardware artifact | leading | breast implant* | suture line* | valve surgery | lung lines | lead to
-    | skin lesion* | healing well | no evidence of acute infection"""
+    | hardware artifact | leading | breast implant* | suture line* | valve surgery | lung lines
+    | fracture* may not be | lumpectomy | lead to | skin lesion* | healing well | no evidence of acute infection"""
 
 #: Abnormal, but none of the 14: blocks "No Finding" (as the CheXpert labeler does) and sets no label.
 ABNORMAL: Final = """emphysema* | blunt* | elevation | elevated | eventration | scolio* | degenera*
@@ -121,6 +122,7 @@ ABNORMAL: Final = """emphysema* | blunt* | elevation | elevated | eventration | 
     | arthritic | pericardial effusion* | pericardial fluid | joint effusion* | lymphadenopathy | adenopathy
     | bronchiecta* | tuberculosis | spondylo* | compression deformit* | wedging | dislocat* | subluxation
     | ectasia | ectatic | aneurysm* | dissection | tortuo* | uncoiled | unfold* | low lung volumes | low volumes
+    | volumes are low | low volume lungs | lung volumes are low | lung volumes remain low | low volume chest
     | hypoinflat* | hypoventilat* | subcutaneous emphysema | subcutaneous air | cyst | cysts | cystic | sclerosis
     | sclerotic | nodal calcification | mastectomy | lobectomy | pneumonectomy | sarcoid* | pectus
     | tracheal deviation | mediastinal shift | shift | pulmonary embol* | embolism | infarct* | bony lesion*
@@ -134,8 +136,8 @@ ABNORMAL: Final = """emphysema* | blunt* | elevation | elevated | eventration | 
 #: vessels called normal say nothing. "" absorbs the predicate without setting a label.
 SUBJECTS: Final[Mapping[str, str]] = {
     "Cardiomegaly": """heart | hearts | heart size | cardiac size | cardiac silhouette* | cardiac shadow
-        | cardiac contour* | heart contour* | heart silhouette | heart shadow | cardiac outline
-        | cardiopericardial silhouette | cardiac structure*""",
+        | cardiac contour* | heart contour* | heart silhouette | heart shadow | cardiac outline | cardiac border*
+        | heart border* | cardiopericardial silhouette | cardiac structure*""",
     "Enlarged Cardiomediastinum": """cardiomediastin* | cardiomediastinal silhouette* | cardiomediastinal contour*
         | cardio mediastinal silhouette | mediastinum | mediastinal contour* | mediastinal silhouette
         | mediastinal structure* | mediastinal configuration | mediastinal shadow | superior mediastinum
@@ -147,6 +149,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "Edema": """pulmonary vascular* | pulmonary vasculature | central pulmonary vasculature | vascular*
         | vascular marking* | vasculature | pulmonary vessels | central pulmonary vessels | perihilar vessels
         | perihilar vasculature""",
+    "Lung Opacity": """pulmonary marking* | lung marking*""",
     "": """mediastinal | lung | lungs | lung field* | lung volume* | volumes | lung base* | aorta | aortic
         | aortic arch | aortic knob | hila | hilar | hilum | hilar structure* | hilar contour* | aortic contour*
         | pulmonary arter* | bones | osseous | bony | bony structure* | osseous structure* | skeletal

@@ -23,8 +23,8 @@ _MAX_SUBJECTS: Final = 8
 #: How many events ahead a comma looks for the "or"/"and" that makes it part of a list. Bounds the work on long text.
 _LIST_REACH: Final = 12
 _LIST_ENDS: Final = frozenset({lexicon.BREAK, lexicon.SOFT_BREAK, lexicon.NEGATION})
-#: Normal vessels are no denial of edema.
-_VESSELS: Final = ("Edema",)
+#: Subjects that only an abnormal predicate labels: normal vessels deny no edema, normal markings no opacity.
+_ONLY_ABNORMAL: Final = frozenset({("Edema",), ("Lung Opacity",)})
 _LIST_JOINS: Final = frozenset({lexicon.OR, lexicon.VERSUS, lexicon.AND})
 
 #: What a cue makes of the findings in its reach: stated, denied, hedged, or not about this image (None).
@@ -232,5 +232,5 @@ class SentenceReader:
             state = 0
         else:
             state = -1 if kind == lexicon.BORDERLINE and mode == 1 else mode
-        if event.meaning.observations and not (kind == lexicon.NORMAL and event.meaning.observations == _VESSELS):
+        if event.meaning.observations and not (kind == lexicon.NORMAL and event.meaning.observations in _ONLY_ABNORMAL):
             self.found.append(Found(lexicon.FINDING, event.meaning.observations, state, event.start, event.end))
