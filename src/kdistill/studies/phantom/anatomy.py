@@ -112,7 +112,10 @@ class Film:
 
 @dataclass(frozen=True)
 class Thorax:
-    """One patient's chest; findings that change geometry replace parts of it."""
+    """One patient's chest; findings that change geometry replace parts of it.
+
+    `bone` and `vascularity` scale the attenuation of bone and vessels, `parenchyma` is the lung's share of soft tissue.
+    """
 
     seed: int
     film: Film
@@ -126,6 +129,8 @@ class Thorax:
     rib_shift: float
     rib_half_height: float
     bone: float
+    vascularity: float
+    parenchyma: float
 
     def lung(self, side: str) -> Lung:
         """The patient's right or left lung."""
@@ -176,6 +181,8 @@ def thorax_of(seed: int, sex: str, view_position: str) -> Thorax:
         rib_shift=float(rng.normal(0, 0.02)),
         rib_half_height=float(rng.uniform(0.026, 0.032)),
         bone=float(rng.uniform(0.85, 1.15)),
+        vascularity=float(np.clip(np.exp(rng.normal(0, 0.22)), 0.6, 1.6)),
+        parenchyma=float(np.clip(rng.normal(0.27, 0.03), 0.2, 0.36)),
     )
 
 
@@ -232,7 +239,7 @@ def _draw_lungs(rng: np.random.Generator, wide: float) -> tuple[Lung, Lung]:
 
 
 def _draw_heart(rng: np.random.Generator, x: float, scale: float) -> tuple[Ellipsoid, ...]:
-    size = scale * float(np.clip(rng.normal(0.96, 0.05), 0.84, 1.06))
+    size = scale * float(np.clip(rng.normal(0.97, 0.06), 0.84, 1.06))
     jitter = rng.normal(1, 0.05, (4, 2))
     tilt = float(rng.normal(0.62, 0.10))
     base = float(rng.normal(0.36, 0.015))
@@ -248,8 +255,8 @@ def _draw_mediastinum(rng: np.random.Generator, x: float, scale: float) -> Media
     knob = float(rng.uniform(0.075, 0.105))
     return Mediastinum(
         x=x,
-        right=scale * float(rng.normal(0.135, 0.008)),
-        left=scale * float(rng.normal(0.118, 0.008)),
+        right=scale * float(np.clip(rng.normal(0.135, 0.014), 0.105, 0.165)),
+        left=scale * float(np.clip(rng.normal(0.118, 0.013), 0.09, 0.145)),
         knob=Ellipsoid(
             x + 0.105 + float(rng.normal(0, 0.008)), -0.30 + float(rng.normal(0, 0.02)), knob, 1.1 * knob, 0.4
         ),

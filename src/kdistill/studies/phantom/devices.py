@@ -50,7 +50,7 @@ def central_line(side: str, scene: Scene, rng: np.random.Generator) -> Effect:
         sign = -1 if side == "right" else 1
         points = [(sign * (0.66 + jitter[2]), -0.42), (sign * 0.45, -0.62), (sign * 0.22 + x, -0.58 + jitter[3])]
     crossing = [] if side == "right" else [(x + 0.02, -0.46)]
-    return Effect(add=_MU_PLASTIC * _curve([*points, *crossing, cava, tip], scene, 0.0115))
+    return Effect(add=_MU_PLASTIC * _curve([*points, *crossing, cava, tip], scene, 0.0145))
 
 
 def pacemaker(side: str, scene: Scene, rng: np.random.Generator) -> Effect:

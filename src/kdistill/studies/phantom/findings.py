@@ -93,7 +93,7 @@ def _draw_outside_lung(finding: FindingPlan, scene: Scene, rng: np.random.Genera
 
 
 def _large_heart(finding: FindingPlan, rng: np.random.Generator) -> Callable[[Thorax], Thorax]:
-    target = (0.56, 0.615, 0.69)[_LEVEL[finding.severity]] + float(rng.uniform(-0.015, 0.02))
+    target = (0.53, 0.58, 0.65)[_LEVEL[finding.severity]] + float(rng.uniform(-0.015, 0.02))
     globular = float(rng.uniform(0.55, 0.9))
 
     def enlarge(thorax: Thorax) -> Thorax:
@@ -123,9 +123,9 @@ def _large_heart(finding: FindingPlan, rng: np.random.Generator) -> Callable[[Th
 
 
 def _wide_mediastinum(finding: FindingPlan, rng: np.random.Generator) -> Callable[[Thorax], Thorax]:
-    right = graded(finding.severity, 1.35, 1.65, 2.05, rng)
-    left = graded(finding.severity, 1.4, 1.75, 2.2, rng)
-    unfolded = graded(finding.severity, 1.1, 1.2, 1.35, rng)
+    right = graded(finding.severity, 1.20, 1.42, 1.75, rng)
+    left = graded(finding.severity, 1.22, 1.48, 1.9, rng)
+    unfolded = graded(finding.severity, 1.04, 1.12, 1.25, rng)
 
     def widen(thorax: Thorax) -> Thorax:
         middle = thorax.mediastinum
@@ -166,7 +166,7 @@ def _ground_glass(finding: FindingPlan, scene: Scene, rng: np.random.Generator) 
 
 def _bat_wing(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Effect:
     noise, fine = smooth_noise(rng, scene.grid.size_px, 10), smooth_noise(rng, scene.grid.size_px, 28)
-    strength = graded(finding.severity, 0.42, 0.60, 0.76, rng)
+    strength = graded(finding.severity, 0.20, 0.33, 0.50, rng)
     reach = graded(finding.severity, 0.42, 0.50, 0.60, rng)
 
     def draw(view: LungView) -> Field:
@@ -181,7 +181,7 @@ def _bat_wing(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> E
 
 def _interstitial(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Effect:
     fine = smooth_noise(rng, scene.grid.size_px, 34)
-    haze = graded(finding.severity, 0.13, 0.19, 0.26, rng)
+    haze = graded(finding.severity, 0.05, 0.09, 0.15, rng)
 
     def draw(view: LungView) -> Field:
         low = np.float32(0.55) + np.float32(0.45) * smoothstep(view.y, -0.5, 0.3)
@@ -190,13 +190,15 @@ def _interstitial(finding: FindingPlan, scene: Scene, rng: np.random.Generator) 
     lines = scene.grid.zeros()
     for side in ("right", "left"):
         lines += _septal_lines(finding, scene, side, rng)
-    return Effect(fill=np.clip(scene.on_both(("right", "left"), draw), 0, 0.8), add=np.float32(3.5) * lines * scene.aerated())
+    return Effect(
+        fill=np.clip(scene.on_both(("right", "left"), draw), 0, 0.8), add=np.float32(2.2) * lines * scene.aerated()
+    )
 
 
 def _septal_lines(finding: FindingPlan, scene: Scene, side: str, rng: np.random.Generator) -> Field:
     """Kerley A lines from the hila and B lines at the lateral bases; every line is 12 points long."""
     lung = scene.thorax.lung(side)
-    num_b, num_a = ((9, 5), (14, 8), (18, 12))[_LEVEL[finding.severity]]
+    num_b, num_a = ((6, 4), (10, 6), (15, 10))[_LEVEL[finding.severity]]
     t = np.linspace(0, 1, 12)
     y = rng.uniform(0.08, 0.52, num_b)
     edge = np.array([lung.lateral(value) for value in y]) - 0.01
@@ -212,7 +214,7 @@ def _septal_lines(finding: FindingPlan, scene: Scene, side: str, rng: np.random.
 
 def _lobar(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Effect:
     noise = smooth_noise(rng, scene.grid.size_px, 8)
-    strength = graded(finding.severity, 0.70, 0.82, 0.90, rng)
+    strength = graded(finding.severity, 0.55, 0.72, 0.86, rng)
     wide, high = graded(finding.severity, 0.62, 0.95, 1.5, rng), graded(finding.severity, 0.19, 0.30, 0.45, rng)
     zone = finding.zone or "lower"
     tilt, fissure = float(rng.uniform(-0.12, 0.02)), float(rng.uniform(-0.03, 0.03))
@@ -271,9 +273,7 @@ def _lesion(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Eff
     lung = scene.thorax.lung(sides_of(finding)[0])
     mass = finding.variant == "mass"
     radius = (
-        graded(finding.severity, 0.105, 0.135, 0.175, rng)
-        if mass
-        else graded(finding.severity, 0.046, 0.058, 0.072, rng)
+        graded(finding.severity, 0.11, 0.14, 0.18, rng) if mass else graded(finding.severity, 0.052, 0.066, 0.082, rng)
     )
     x, y = (
         lung.x + float(rng.uniform(-0.35, 0.55)) * lung.a,
@@ -294,7 +294,7 @@ def _lesion(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Eff
     solid = scene.grid.zeros()
     for body in bodies:
         np.maximum(solid, body.path(scene.grid), out=solid)
-    add = np.float32(1.05 if mass else 2.1) * np.minimum(solid, np.float32(0.5))
+    add = np.float32(1.2 if mass else 2.1) * np.minimum(solid, np.float32(0.5))
     if mass:
         t = np.linspace(0.8, 1.75, 12)
         for angle in rng.uniform(0, 2 * math.pi, 9):

@@ -62,13 +62,13 @@ def lead_markers(seed: int, size_px: int, portable: bool) -> Field:
     so that toggling the shortcut changes nothing but marker and tag.
     """
     rng = marks_rng(seed)
-    place = (float(rng.uniform(-0.90, -0.83)), float(rng.uniform(-0.86, -0.62)))
+    place = (float(rng.uniform(-0.90, -0.83)), float(rng.uniform(-0.76, -0.60)))
     height, angle = float(rng.uniform(0.10, 0.14)), float(rng.normal(0, 0.08))
     tag_side = -1 if rng.random() < 0.3 else 1
-    tag_x, tag_y = float(rng.uniform(0.55, 0.64)), float(rng.uniform(-0.925, -0.885))
+    tag_x, tag_y = float(rng.uniform(0.63, 0.71)), float(rng.uniform(-0.925, -0.885))
     tag_height, tag_angle = float(rng.uniform(0.085, 0.115)), float(rng.normal(0, 0.05))
     field = np.zeros((size_px, size_px), dtype=np.float32)
     _stamp(field, "R", place, height, angle, invert=portable)
     if portable:
-        _stamp(field, "PORT", (tag_side * tag_x if tag_side < 0 else tag_x + 0.1, tag_y), tag_height, tag_angle, False)
+        _stamp(field, "PORT", (tag_side * tag_x, tag_y), tag_height, tag_angle, invert=False)
     return field

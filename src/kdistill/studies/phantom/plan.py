@@ -32,7 +32,7 @@ VARIANTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class FindingPlan:
-    """One observation in one study. Its `seed` drives all random draws of its drawing: removing it moves nothing else."""
+    """One observation in one study. Its `seed` drives all its random draws: removing it moves nothing else."""
 
     observation: str
     variant: str

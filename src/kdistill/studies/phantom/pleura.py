@@ -18,7 +18,7 @@ from kdistill.studies.phantom.skeleton import Rib, ribs_of
 
 def visceral_line(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Generator) -> Effect:
     """Pneumothorax: the lung shrunk towards its hilum, a thin line at its edge, free air without vessels beyond."""
-    shrink = (0.86, 0.76, 0.58)[level] + float(rng.uniform(-0.03, 0.03))
+    shrink = (0.915, 0.82, 0.65)[level] + float(rng.uniform(-0.03, 0.03))
     lower = shrink + (0.10, 0.07, 0.03)[level]
     fields = {}
 
@@ -34,7 +34,7 @@ def visceral_line(level: int, sides: tuple[str, ...], scene: Scene, rng: np.rand
     free = scene.on_both(sides, draw)
     add = scene.grid.zeros()
     window = scene.view(sides[0]).window
-    add[window] = np.float32(0.15) * fields["line"]
+    add[window] = np.float32(0.12) * fields["line"]
     add *= scene.aerated()
     fill = scene.grid.zeros()
     fill[window] = np.float32((0.03, 0.06, 0.14)[level]) * fields["dense"]
@@ -72,7 +72,7 @@ def blunting(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Ge
 
 def apical_cap(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Generator) -> Effect:
     """Pleural thickening over the apex with an irregular lower edge."""
-    thick = (0.10, 0.14, 0.19)[level] * float(rng.uniform(0.92, 1.1))
+    thick = (0.065, 0.095, 0.14)[level] * float(rng.uniform(0.92, 1.1))
     noise = smooth_noise(rng, scene.grid.size_px, 22)
 
     def draw(view: LungView) -> Field:
@@ -101,7 +101,7 @@ def plaque(level: int, sides: tuple[str, ...], scene: Scene, rng: np.random.Gene
             edge = shape.inside(scene.grid.x, scene.grid.y) + np.float32(0.62) * noise
             rim = smoothstep(edge, 0.0, 0.22) * (np.float32(0.6) + np.float32(0.4) * bump(edge, 0.15, 0.25))
             np.maximum(add, rim, out=add)
-    return Effect(add=np.float32(0.27 + 0.05 * level) * add)
+    return Effect(add=np.float32(0.30 + 0.06 * level) * add)
 
 
 def rib_fracture(level: int, side: str, y: float, scene: Scene, rng: np.random.Generator) -> Effect:

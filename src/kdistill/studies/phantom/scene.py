@@ -16,7 +16,6 @@ from kdistill.studies.phantom.anatomy import Film, Lung, Thorax, noise_of, vesse
 from kdistill.studies.phantom.shapes import Field, Grid, Window, point_spread, union
 from kdistill.studies.phantom.skeleton import skeleton
 
-MU_LUNG = np.float32(0.27)
 MU_BONE = np.float32(3.4)
 MU_VESSEL = np.float32(2.8)
 _MU_BLOOD = np.float32(0.04)
@@ -94,7 +93,7 @@ class Scene:
             bone = MU_BONE * np.float32(thorax.bone) * skeleton(thorax, grid)
             solid = _melted(thorax, grid) + bone
             inner = np.minimum(lungs * 4, np.float32(1))
-            self._parts = solid, lungs, MU_VESSEL * vessels(thorax, grid) * inner
+            self._parts = solid, lungs, MU_VESSEL * np.float32(thorax.vascularity) * vessels(thorax, grid) * inner
         return self._parts
 
     def _organs(self, thorax: Thorax) -> Field:
@@ -112,6 +111,7 @@ class Scene:
             if effect.geometry is not None:
                 thorax = effect.geometry(thorax)
         solid, _, vessel = self._fixed()
+        lung = np.float32(thorax.parenchyma)
         air = self._air(thorax)
         aerated = np.minimum(air * 6, np.float32(1))
         for effect in effects:
@@ -122,8 +122,8 @@ class Scene:
         for effect in effects:
             if effect.lucency is not None:
                 free = effect.lucency if free is None else np.maximum(free, effect.lucency)
-        total = solid - (1 - MU_LUNG) * air + self._middle(thorax)
-        total += vessel * aerated if free is None else vessel * aerated * (1 - free) - MU_LUNG * free * air
+        total = solid - (1 - lung) * air + self._middle(thorax)
+        total += vessel * aerated if free is None else vessel * aerated * (1 - free) - lung * free * air
         for effect in effects:
             if effect.add is not None:
                 total += effect.add

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdistill.observations import FINDINGS, SUPPORT_DEVICES
 from kdistill.records import PairKind, Severity, Side, Split, Zone
@@ -203,16 +204,24 @@ def counterfactual_plans(plans: Sequence[StudyPlan], config: PhantomConfig) -> l
 
 
 def _take_turns(kind: PairKind, plans: Sequence[StudyPlan], number: int, rng: np.random.Generator) -> list[PairPlan]:
-    queues = {}
-    for name in FINDINGS:
-        order = rng.permutation(len(plans))
-        queues[name] = [pair for i in order if (pair := _pair(kind, name, plans[i])) is not None]
+    queues = {name: _candidates(kind, name, plans, rng.permutation(len(plans))) for name in FINDINGS}
     pairs: list[PairPlan] = []
-    while len(pairs) < number and any(queues.values()):
-        for name in FINDINGS:
-            if queues[name] and len(pairs) < number:
-                pairs.append(queues[name].pop(0))
+    while queues and len(pairs) < number:
+        for name in list(queues):
+            pair = next(queues[name], None)
+            if pair is None:
+                del queues[name]
+            elif len(pairs) < number:
+                pairs.append(pair)
     return pairs
+
+
+def _candidates(
+    kind: PairKind, observation: str, plans: Sequence[StudyPlan], order: NDArray[np.int64]
+) -> Iterator[PairPlan]:
+    for index in order:
+        if (pair := _pair(kind, observation, plans[index])) is not None:
+            yield pair
 
 
 def _pair(kind: PairKind, observation: str, plan: StudyPlan) -> PairPlan | None:
