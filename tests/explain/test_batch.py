@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdistill.errors import InputError
-from kdistill.explain.batch import explain_files, file_stem, find_images
+from kdistill.explain.batch import Outcome, explain_files, file_stem, find_images
 from kdistill.explain.build import ExplanationContext
 from kdistill.explain.explanation import Explanation
 
@@ -25,36 +26,41 @@ def folder(tmp_path: Path) -> Path:
     return source
 
 
-def run(folder: Path, out: Path, reader: FixedReader, context: ExplanationContext) -> list[Explanation]:
-    return list(explain_files([folder], reader, context, out_dir=out))
+def run(folder: Path, out: Path, reader: FixedReader, context: ExplanationContext) -> list[Outcome]:
+    return list(explain_files([folder], reader, context, out_dir=out, formats=("html",)))
+
+
+def read_back(outcome: Outcome) -> Explanation:
+    return Explanation.model_validate_json(outcome.files[0].read_text())
 
 
 def test_folder(folder: Path, tmp_path: Path, context: ExplanationContext) -> None:
     out, reader = tmp_path / "out", FixedReader(make_reading({"Edema": 0.9}))
-    found = run(folder, out, reader, context)
-    assert [e.study_id for e in found] == ["a.png", "sub/a.png"]
-    assert found[0].image_sha256 != found[1].image_sha256
+    found = {outcome.study_id: outcome for outcome in run(folder, out, reader, context)}
+    assert set(found) == {"a.png", "sub/a.png", "broken.png"} and found["broken.png"].files == ()
+    first, second = read_back(found["a.png"]), read_back(found["sub/a.png"])
+    assert (first.study_id, second.study_id) == ("a.png", "sub/a.png")
+    assert first.image_sha256 == hashlib.sha256((folder / "a.png").read_bytes()).hexdigest() != second.image_sha256
     rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     assert [r["item"] for r in rejected] == ["broken.png"] and "cut short" in rejected[0]["reason"]
-    stem = file_stem("sub/a.png")
-    assert Explanation.model_validate_json((out / f"{stem}.json").read_text()) == found[1]
-    assert (out / f"{stem}.html").read_text().startswith("<!DOCTYPE html>")
+    assert found["a.png"].files[1].read_text().startswith("<!DOCTYPE html>")
 
 
 def test_rerun_goes_on_where_it_stopped(folder: Path, tmp_path: Path, context: ExplanationContext) -> None:
     out, reader = tmp_path / "out", FixedReader(make_reading())
     run(folder, out, reader, context)
     (out / f"{file_stem('a.png')}.json").unlink()
-    assert [e.study_id for e in run(folder, out, reader, context)] == ["a.png"]
+    again = {outcome.study_id: outcome for outcome in run(folder, out, reader, context)}
+    assert not again["a.png"].was_done and again["sub/a.png"].was_done
     # Another image under the same name is another study.
     Image.fromarray(radiograph(seed=2)).save(folder / "a.png")
-    assert [e.study_id for e in run(folder, out, reader, context)] == ["a.png"]
+    run(folder, out, reader, context)
     assert reader.asked == [2, 1, 1] and len((out / "rejected.jsonl").read_text().splitlines()) == 1
 
 
 def test_one_bad_file_raises(folder: Path, tmp_path: Path, context: ExplanationContext) -> None:
     with pytest.raises(InputError, match="cut short"):
-        list(explain_files([folder / "broken.png"], FixedReader(make_reading()), context, out_dir=tmp_path / "out"))
+        run(folder / "broken.png", tmp_path / "out", FixedReader(make_reading()), context)
     with pytest.raises(InputError, match="no such file"):
         find_images([tmp_path / "nowhere"])
 

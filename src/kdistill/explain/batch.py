@@ -18,7 +18,7 @@ from kdistill.explain.config import ExplainFormat
 from kdistill.explain.explanation import Explanation
 from kdistill.explain.page import explanation_page
 from kdistill.explain.reading import ImageReader
-from kdistill.studies.images import read_grey, to_square
+from kdistill.studies.images import decode, to_square
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,17 @@ class FileImage(NamedTuple):
     """One file as it was read."""
 
     study_id: str
-    path: Path
     pixels: NDArray[np.uint8]
     display: NDArray[np.uint8]
     sha256: str
+
+
+class Outcome(NamedTuple):
+    """What became of one image: the files written for it (none: rejected), and whether they stood there before."""
+
+    study_id: str
+    files: tuple[Path, ...]
+    was_done: bool = False
 
 
 def find_images(sources: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -71,11 +78,11 @@ def explain_files(
     reader: ImageReader,
     context: ExplanationContext,
     *,
-    out_dir: Path | None,
-    formats: Sequence[ExplainFormat] = ("json", "html"),
+    out_dir: Path,
+    formats: Sequence[ExplainFormat],
     on_progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Explanation]:
-    """Explain files and folders of files, yielding each explanation as soon as its files are written.
+) -> Iterator[Outcome]:
+    """Explain files and folders of files, yielding each outcome as soon as its files are written.
 
     A study whose files already stand in `out_dir`, from the same model and the same image bytes, is not read again. A
     file that cannot be read is written to rejected.jsonl with its reason and the rest goes on; a single file that
@@ -85,88 +92,92 @@ def explain_files(
         sources: Image files (PNG, JPEG, DICOM) and folders.
         reader: The student.
         context: See `ExplanationContext`.
-        out_dir: Where to write; None to write nothing.
-        formats: What to write for each study.
+        out_dir: Where to write.
+        formats: What to write for each study; JSON is always written.
         on_progress: (done, total).
 
     Raises:
         InputError: A source does not exist; or the only image is not readable.
     """
     items = find_images(sources)
-    if out_dir is not None:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        (out_dir / REJECTED).unlink(missing_ok=True)
-    size, done = context.config.batch_size, 0
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / REJECTED).unlink(missing_ok=True)
+    work = _Work(reader, context, out_dir, ("json", *(kind for kind in formats if kind != "json")), len(items) == 1)
+    size = context.config.batch_size
     for start in range(0, len(items), size):
         batch = items[start : start + size]
-        yield from _explain_batch(batch, reader, context, out_dir, formats, alone=len(items) == 1)
-        done += len(batch)
+        yield from work.explain(batch)
         if on_progress is not None:
-            on_progress(done, len(items))
+            on_progress(start + len(batch), len(items))
 
 
-def _explain_batch(
-    items: Sequence[tuple[str, Path]],
-    reader: ImageReader,
-    context: ExplanationContext,
-    out_dir: Path | None,
-    formats: Sequence[ExplainFormat],
-    *,
-    alone: bool,
-) -> Iterator[Explanation]:
-    images: list[FileImage] = []
-    for study_id, path in items:
+class _Work(NamedTuple):
+    reader: ImageReader
+    context: ExplanationContext
+    out_dir: Path
+    formats: tuple[ExplainFormat, ...]
+    alone: bool
+
+    def explain(self, items: Sequence[tuple[str, Path]]) -> Iterator[Outcome]:
+        """One batch: what is done already first, then what cannot be read, then the rest."""
+        images: list[FileImage] = []
+        for study_id, path in items:
+            try:
+                image = _read(study_id, path, self.reader.size_px)
+            except InputError as error:
+                if self.alone:
+                    raise
+                yield self._reject(study_id, error)
+                continue
+            if self._is_done(image):
+                yield Outcome(study_id, self._files(study_id), was_done=True)
+            else:
+                images.append(image)
+        if not images:
+            return
+        readings = self.reader.read(np.stack([image.pixels for image in images]))
+        for image, reading in zip(images, readings, strict=True):
+            found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
+            self._write(found, image.display)
+            yield Outcome(image.study_id, self._files(image.study_id))
+
+    def _files(self, study_id: str) -> tuple[Path, ...]:
+        return tuple(self.out_dir / f"{file_stem(study_id)}.{kind}" for kind in self.formats)
+
+    def _reject(self, study_id: str, error: InputError) -> Outcome:
+        logger.warning("an image was rejected: %s", error.what)
+        with (self.out_dir / REJECTED).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"item": study_id, "reason": error.what}, ensure_ascii=False) + "\n")
+        return Outcome(study_id, ())
+
+    def _is_done(self, image: FileImage) -> bool:
+        files = self._files(image.study_id)
+        if not all(path.is_file() for path in files):
+            return False
         try:
-            image = _read(study_id, path, reader.size_px)
-        except InputError as error:
-            if alone:
-                raise
-            _reject(out_dir, study_id, error)
-            continue
-        if out_dir is None or not _is_done(out_dir, image, context.model, formats):
-            images.append(image)
-    if not images:
-        return
-    readings = reader.read(np.stack([image.pixels for image in images]))
-    for image, reading in zip(images, readings, strict=True):
-        explanation = explain(image.study_id, image.pixels, reading, context, image_sha256=image.sha256)
-        if out_dir is not None:
-            write_explanation(out_dir, explanation, image.display, formats)
-        yield explanation
+            written = Explanation.model_validate_json(files[0].read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return (written.model, written.image_sha256) == (self.context.model, image.sha256)
+
+    def _write(self, explanation: Explanation, image: NDArray[np.uint8]) -> None:
+        """Each file appears whole or not at all, the JSON last: its presence says that the study is done."""
+        files = dict(zip(self.formats, self._files(explanation.study_id), strict=True))
+        if "html" in files:
+            _write_whole(files["html"], explanation_page(explanation, image))
+        _write_whole(files["json"], explanation.model_dump_json())
 
 
 def _read(study_id: str, path: Path, size_px: int) -> FileImage:
-    grey = read_grey(path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return FileImage(study_id, path, to_square(grey, size_px), to_square(grey, max(size_px, DISPLAY_PX)), sha256)
-
-
-def _reject(out_dir: Path | None, study_id: str, error: InputError) -> None:
-    logger.warning("%s rejected: %s", study_id, error.what)
-    if out_dir is not None:
-        with (out_dir / REJECTED).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"item": study_id, "reason": error.what}, ensure_ascii=False) + "\n")
-
-
-def _is_done(out_dir: Path, image: FileImage, model: str, formats: Sequence[ExplainFormat]) -> bool:
-    stem = file_stem(image.study_id)
-    if not all((out_dir / f"{stem}.{kind}").is_file() for kind in {"json", *formats}):
-        return False
     try:
-        written = Explanation.model_validate_json((out_dir / f"{stem}.json").read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return (written.model, written.image_sha256) == (model, image.sha256)
-
-
-def write_explanation(
-    out_dir: Path, explanation: Explanation, image: NDArray[np.uint8], formats: Sequence[ExplainFormat]
-) -> None:
-    """Write one study's files; each appears whole or not at all, the JSON last (its presence says "done")."""
-    stem = file_stem(explanation.study_id)
-    if "html" in formats:
-        _write_whole(out_dir / f"{stem}.html", explanation_page(explanation, image))
-    _write_whole(out_dir / f"{stem}.json", explanation.model_dump_json())
+        data = path.read_bytes()
+        grey = decode(data)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path.name) from error
+    except InputError as error:
+        raise InputError(error.what, where=path.name, remedy=error.remedy) from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    return FileImage(study_id, to_square(grey, size_px), to_square(grey, max(size_px, DISPLAY_PX)), sha256)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -1,0 +1,124 @@
+"""`explain RUN IMAGE`: a run's student and library, put together from its published folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from kdistill.errors import ConfigError, InputError
+from kdistill.explain.batch import Outcome, explain_files
+from kdistill.explain.build import ExplanationContext
+from kdistill.explain.citations import load_citations
+from kdistill.explain.config import ExplainConfig, ExplainFormat
+from kdistill.explain.explanation import Explanation
+from kdistill.labelers.rules import RuleLabeler
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What `explain_images` has left in its folder.
+
+    Attributes:
+        json_files: One for each explained study.
+        files: Those and the pages.
+        rejected: Names of the images that could not be read; rejected.jsonl says why.
+    """
+
+    json_files: tuple[Path, ...]
+    files: tuple[Path, ...]
+    rejected: tuple[str, ...]
+
+    @property
+    def explanations(self) -> Iterator[Explanation]:
+        """Read back one at a time: a folder may hold more than fits into memory."""
+        for path in self.json_files:
+            yield Explanation.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def student_dir_of(run_dir: Path, arm: str, seed: int | None) -> Path:
+    """The published student of an arm; of its first seed where none is named.
+
+    Raises:
+        InputError: There is none (what there is is listed).
+    """
+    found = sorted((run_dir / "student" / arm).glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    chosen = [path for path in found if seed is None or path.name == f"seed-{seed}"]
+    if not chosen:
+        there = sorted(f"{path.parent.name} {path.name}" for path in run_dir.glob("student/*/seed-*"))
+        wanted = arm if seed is None else f"{arm} seed-{seed}"
+        raise InputError(
+            f"has no student {wanted}", where=str(run_dir), remedy=f"There is: {', '.join(there) or 'none'}."
+        )
+    return chosen[0]
+
+
+def load_context(run_dir: Path, model: str, thresholds: tuple[float, ...] | None) -> ExplanationContext:
+    """The library of a run, for explanations by one of its students.
+
+    Raises:
+        InputError: Rationales or literature are missing or damaged.
+    """
+    config = ExplainConfig()
+    citations = load_citations(run_dir / "rationales", run_dir / "literature", config)
+    return ExplanationContext(model, thresholds, citations, RuleLabeler(), config)
+
+
+def check_formats(formats: Sequence[str]) -> tuple[ExplainFormat, ...]:
+    """Formats by name.
+
+    Raises:
+        ConfigError: One of them is not written here.
+    """
+    known = get_args(ExplainFormat)
+    if unknown := [name for name in formats if name not in known]:
+        raise ConfigError(f"cannot write {', '.join(unknown)}", where="--format", remedy=f"Known: {', '.join(known)}.")
+    return tuple(cast(ExplainFormat, name) for name in formats)
+
+
+def explain_images(
+    run_dir: Path,
+    images: Sequence[Path],
+    *,
+    arm: str = "full",
+    seed: int | None = None,
+    out_dir: Path,
+    formats: Sequence[str] = get_args(ExplainFormat),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Explained:
+    """Explain image files with a run's student; see `batch.explain_files`.
+
+    Args:
+        run_dir: The run.
+        images: Files, and folders of them.
+        arm: Which student.
+        seed: Which seed; None: the first.
+        out_dir: Where to write. JSON is always written: it is what a rerun goes on from.
+        formats: "json", "html".
+        on_progress: (done, total).
+
+    Raises:
+        InputError: No such student or image; or the only image cannot be read.
+        ConfigError: An unknown format.
+        WeightsError: The student's weights are unsafe or damaged.
+    """
+    from kdistill.explain.student_reader import load_reader
+
+    wanted = check_formats(formats)
+    reader = load_reader(student_dir_of(run_dir, arm, seed))
+    context = load_context(run_dir, reader.name, reader.thresholds)
+    json_files: list[Path] = []
+    files: list[Path] = []
+    rejected: list[str] = []
+
+    def note(outcome: Outcome) -> None:
+        if outcome.files:
+            files.extend(outcome.files)
+            json_files.extend(path for path in outcome.files if path.suffix == ".json")
+        else:
+            rejected.append(outcome.study_id)
+
+    for outcome in explain_files(images, reader, context, out_dir=out_dir, formats=wanted, on_progress=on_progress):
+        note(outcome)
+    return Explained(tuple(json_files), tuple(files), tuple(rejected))
