@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 import pytest
 
@@ -10,7 +11,7 @@ from kdistill.evaluation.config import ComparisonSpec, EvaluationConfig, Primary
 from kdistill.evaluation.f1 import f1_score
 from kdistill.evaluation.stage import build_evaluation
 from kdistill.observations import INDEX, OBSERVATIONS
-from kdistill.records import Truth, write_jsonl
+from kdistill.records import Study, Truth, write_jsonl
 
 from .run_folders import PlainLabeler, RunFolders, draw_truth, write_labels, write_run, write_student, write_studies
 
@@ -253,3 +254,57 @@ def test_damaged_predictions_are_named(tmp_path) -> None:
     (run.students["full", 0] / "predictions.parquet").write_bytes(b"PAR1 not parquet")
     with pytest.raises(InputError, match="full/seed-0"):
         evaluate(tmp_path, run)
+
+
+def test_projects_own_labeler_reads_real_sentences_by_default(tmp_path) -> None:
+    """By hand: one study right, one hedged, one missed. U+: TP 2, FN 1; U-: TP 1, FN 2 (both over 5 observations)."""
+    effusion, edema = INDEX["Pleural Effusion"], INDEX["Edema"]
+    truth = np.zeros((3, 14), bool)
+    truth[[0, 1], effusion] = truth[2, edema] = True
+    findings = ["Small left pleural effusion.", "Possible right pleural effusion.", "No pneumothorax."]
+    run = RunFolders(write_studies(tmp_path, truth, with_truth=True), tmp_path / "labels", {}, truth)
+    folder = write_student(tmp_path, "full", 0, truth, error_rate=0.1)
+    rows = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pylist()
+    rows = [row | {"findings": text, "rationale": ""} for row, text in zip(rows, findings, strict=True)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "predictions.parquet")
+    out = tmp_path / "evaluation"
+    out.mkdir()
+    build_evaluation(
+        StageWriter(out),
+        CONFIG,
+        students={("full", 0): folder},
+        studies_dir=run.studies_dir,
+        labels_dir=run.labels_dir,
+    )
+    scores = json.loads((out / "scores.json").read_text())
+    f1 = {
+        u: one(scores, name="report_f1", arm="full", average="micro", uncertain=u, observations=5)
+        for u in ("positive", "negative")
+    }
+    assert f1["positive"]["value"] == pytest.approx(4 / 5)
+    assert f1["negative"]["value"] == pytest.approx(2 / 4)
+    assert f1["positive"]["labeler"].startswith("kdistill-rules@")
+
+
+def test_report_that_the_labeler_cannot_read_is_no_reference(tmp_path) -> None:
+    run = write_run(tmp_path, num=10, seeds=1)
+    path = run.studies_dir / "studies.jsonl"
+    german = "Kein Erguss und kein Infiltrat. Das Herz ist nicht verbreitert."
+    studies = [Study.model_validate_json(line) for line in path.read_text().splitlines()]
+    studies[0] = studies[0].model_copy(update={"findings": german})
+    write_jsonl(path, studies)
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    stage = StageWriter(folder)
+    build_evaluation(
+        stage,
+        CONFIG,
+        students=run.students,
+        studies_dir=run.studies_dir,
+        labels_dir=run.labels_dir,
+        labeler=PlainLabeler(),
+    )
+    scores = json.loads((folder / "scores.json").read_text())
+    assert stage.counts["reports_not_read"] == 1
+    assert one(scores, name="auc", arm="full", average="micro", uncertain="negative", reference="report")["n"] == 9
+    assert one(scores, name="auc", arm="full", average="micro", uncertain="negative")["n"] == 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,22 +18,16 @@ from kdistill.evaluation.config import SubgroupBy
 from kdistill.evaluation.measures import TextMaterial
 from kdistill.evaluation.scores import Labeler, Outputs, Reference, ReferenceKind
 from kdistill.evaluation.targets import BLANK, mask_silent_columns, state_matrix
-from kdistill.observations import NUM_OBSERVATIONS, Labels, LabelState
-from kdistill.records import Record, Split, Study, read_jsonl
+from kdistill.labelers.stage import TEST_LABELS, StudyLabels, report_kind
+from kdistill.observations import NUM_OBSERVATIONS, Labels
+from kdistill.records import Split, Study, read_jsonl
 from kdistill.studies.store import load_studies, load_truth
 
+logger = logging.getLogger(__name__)
+
 PREDICTIONS: Final = "predictions.parquet"
-TEST_LABELS: Final = "test_labels.jsonl"
 _COLUMNS: Final = ("study_id", "split", "probabilities", "findings", "impression", "rationale")
 _AGE_BANDS: Final = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 200))
-
-
-class ReportLabels(Record):
-    """One line of the labels stage's files."""
-
-    study_id: str
-    split: Split
-    labels: dict[str, LabelState]
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,13 @@ def labeler_id(labeler: Labeler) -> str:
 
 def load_reference(
     kind: ReferenceKind, cohort: Cohort, studies_dir: Path, labels_dir: Path, labeler: Labeler
-) -> tuple[Reference, int] | None:
+) -> tuple[Reference, dict[str, int]] | None:
     """One kind of reference for the cohort, or None where the data have none.
 
     Returns:
-        The reference, and how many silent (source, observation) columns were taken as unknown.
+        The reference, and counts of what was left out of it, by name.
     """
+    left_out: dict[str, int] = {}
     match kind:
         case "truth":
             truth = load_truth(studies_dir) or {}
@@ -87,15 +84,36 @@ def load_reference(
         case "labels":
             found = {study.study_id: study.labels for study in cohort.studies if study.labels}
         case "report":
-            path = labels_dir / TEST_LABELS
-            lines = read_jsonl(path, ReportLabels) if path.is_file() else ()
-            found = {line.study_id: line.labels for line in lines}
-    states, marked = state_matrix([found.get(name, {}) for name in cohort.study_ids]), 0
+            found, left_out["reports_not_read"] = _report_labels(cohort, labels_dir)
+    states = state_matrix([found.get(name, {}) for name in cohort.study_ids])
     if kind == "labels":
-        states, marked = mask_silent_columns(states, cohort.sources)
+        states, left_out["silent_label_columns"] = mask_silent_columns(states, cohort.sources)
     if not (states >= BLANK).any():
         return None
-    return Reference(kind, states, labeler_id(labeler) if kind == "report" else None), marked
+    return Reference(kind, states, _writer(labels_dir, labeler) if kind == "report" else None), left_out
+
+
+def _writer(labels_dir: Path, labeler: Labeler) -> str:
+    """What labelled the test reports: the labels stage says so itself; a difference from ours is told."""
+    path, ours = labels_dir / "labeler.json", labeler_id(labeler)
+    if not path.is_file():
+        return ours
+    said = json.loads(path.read_text(encoding="utf-8"))
+    theirs = f"{said['name']}@{said['revision']}"
+    if theirs != ours:
+        logger.warning("test reports were labelled by %s, generated ones by %s: rerun the labels stage", theirs, ours)
+    return theirs
+
+
+def _report_labels(cohort: Cohort, labels_dir: Path) -> tuple[dict[str, Labels], int]:
+    """The labels of the test reports, and how many reports the labeler cannot read.
+
+    A report in another language has a row without mentions; as a reference it would call every finding absent.
+    """
+    path = labels_dir / TEST_LABELS
+    lines = {line.study_id: line.labels for line in read_jsonl(path, StudyLabels)} if path.is_file() else {}
+    readable = {study.study_id for study in cohort.studies if report_kind(study.report) == "labelled"}
+    return {name: labels for name, labels in lines.items() if name in readable}, len(lines.keys() - readable)
 
 
 def _certain(truth: Mapping[str, int]) -> Labels:

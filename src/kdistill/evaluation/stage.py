@@ -142,7 +142,8 @@ def _references(
         loaded = load_reference(kind, cohort, studies_dir, labels_dir, labeler)
         if loaded is not None:
             found.append(loaded[0])
-            stage.count(f"columns_unknown_in_{kind}", loaded[1])
+            for name, count in loaded[1].items():
+                stage.count(name, count)
     if not found:
         logger.warning("no reference for the test split: every score is null")
         kind = config.references[0] if config.references else "report"
