@@ -155,9 +155,8 @@ def main() -> None:
         if report.half == arguments.half and report.text and UNINDEXED not in report.terms
     ]
     seen = {report.text for report in reports if report.half != arguments.half}
-    print(
-        f"{arguments.half} half; {sum(r.text in seen for r, _ in kept)} of its texts stand word for word in the other half"
-    )
+    repeated = sum(report.text in seen for report, _ in kept)
+    print(f"{arguments.half} half; {repeated} of its texts stand word for word in the other half")
     print_table([report for report, _ in kept], [label for _, label in kept])
     if arguments.disagreements:
         print_disagreements([report for report, _ in kept], [label for _, label in kept], arguments.disagreements)

@@ -183,9 +183,9 @@ def _read_sentence(events: list[Event], start: int, end: int) -> _Sentence:
 
 def _asks_ahead(text: str, position: int) -> bool:
     """Whether a question mark hedges what follows ("?pneumonia", " ? pneumonia") and ends no sentence."""
-    following = text[position + 1 : position + 2]
+    following = text[position + 1 : position + 4]
     preceding = text[position - 1 : position] if position else " "
-    return following.isalpha() or (preceding.isspace() and bool(following.strip() or text[position + 2 : position + 3]))
+    return following[:1].isalpha() or (preceding.isspace() and following.strip()[:1].isalpha())
 
 
 def _mention(text: str, index: int, sentence_text: str, found: Found, name: str, side: Side | None) -> Mention:
