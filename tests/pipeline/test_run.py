@@ -1,0 +1,186 @@
+"""End to end, through the command line, at the smallest size: what a run leaves behind, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, kdistill, write_recipe
+
+from kdistill.artifact import find_stages, lock_run, read_manifest, verify_stage
+
+STAGES = {
+    "studies",
+    "literature",
+    "labels",
+    "teacher",
+    "rationales",
+    "student/label/seed-0",
+    "student/full/seed-0",
+    "student/classifier_template/seed-0",
+    "evaluation",
+    "audit",
+    "report",
+}
+#: INTERFACE: files that scripts outside the project read.
+CONTRACT = {
+    "evaluation/scores.json",
+    "evaluation/comparisons.json",
+    "audit/audit.json",
+    "rationales/rationales.jsonl",
+    "rationales/rejected.jsonl",
+    "student/full/seed-0/predictions.parquet",
+    "report/report.html",
+}
+
+
+def identities(run: Path) -> dict[str, str]:
+    return {stage.relative_to(run).as_posix(): read_manifest(stage).identity for stage in find_stages(run)}
+
+
+def test_every_stage_is_published_and_verifies(tiny_run):
+    _, run = tiny_run
+    assert set(identities(run)) == STAGES
+    assert all(verify_stage(run / name) == [] for name in STAGES)
+    assert all((run / name).is_file() for name in CONTRACT)
+    assert "ok" in kdistill("verify", str(run)).stdout
+
+
+def test_scores_have_the_keys_of_the_contract(tiny_run):
+    _, run = tiny_run
+    keys = {"name", "arm", "split", "average", "observation", "observations", "uncertain", "labeler", "reference"}
+    keys |= {"value", "ci95", "n", "num_positive", "seeds", "reason"}
+    scores = json.loads((run / "evaluation" / "scores.json").read_text())
+    assert scores and all(keys <= set(score) for score in scores)
+    assert all(score["reason"] for score in scores if score["value"] is None)
+    rows = json.loads((run / "audit" / "audit.json").read_text())
+    assert rows and all({"test", "arm", "value", "baseline", "ci95", "n", "passed", "reason"} <= set(r) for r in rows)
+
+
+def test_no_test_study_reaches_the_rationales(tiny_run):
+    _, run = tiny_run
+    tests = {
+        study["study_id"]
+        for line in (run / "studies" / "studies.jsonl").read_text().splitlines()
+        if (study := json.loads(line))["split"] != "train"
+    }
+    written = (run / "rationales" / "rationales.jsonl").read_text() + (
+        run / "rationales" / "template.jsonl"
+    ).read_text()
+    assert tests and not any(f'"{study_id}"' in written for study_id in tests)
+
+
+def test_an_existing_run_is_never_overwritten(tiny_run):
+    recipe, run = tiny_run
+    before = identities(run)
+    done = kdistill("run", str(recipe), "--out", str(run), check=3)
+    assert "--resume" in done.stderr and "--fresh" in done.stderr
+    done = kdistill("run", str(recipe), "distillation.learning_rate=0.1", "--out", str(run), "--resume", check=3)
+    assert "distillation.learning_rate" in done.stderr
+    assert identities(run) == before
+
+
+def test_resume_of_a_finished_run_makes_nothing(tiny_run):
+    recipe, run = tiny_run
+    done = kdistill("run", str(recipe), "--out", str(run), "--resume")
+    assert done.stderr.count("up to date") == len(STAGES)
+
+
+def test_a_run_in_use_is_refused_with_the_pid(tiny_run):
+    recipe, run = tiny_run
+    with lock_run(run):
+        done = kdistill("run", str(recipe), "--out", str(run), "--resume", check=3)
+    assert str(os.getpid()) in done.stderr
+
+
+def test_dry_run_writes_nothing(tiny_run, tmp_path):
+    recipe, _ = tiny_run
+    done = kdistill("run", str(recipe), "--dry-run", "--json", "--out", str(tmp_path / "x"))
+    found = json.loads(done.stdout)
+    assert found["studies"]["train"] == 40 and found["student_parameters"] > 1000
+    assert not (tmp_path / "x").exists()
+
+
+def kill_when(recipe: Path, run: Path, seen: Path) -> None:
+    """Start the run, wait until `seen` matches a path in it, kill -9."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdistill.cli.main", "run", str(recipe), "--out", str(run), "--resume"],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    end = time.monotonic() + 200
+    try:
+        while not any(run.glob(str(seen))):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def resume_equals(tiny_run: tuple[Path, Path], run: Path, places: list[str]) -> None:
+    recipe, finished = tiny_run
+    for place in places:
+        kill_when(recipe, run, Path(place))
+    kdistill("run", str(recipe), "--out", str(run), "--resume")
+    assert identities(run) == identities(finished)
+
+
+def test_kill_9_in_training_and_resume_end_in_the_same_bytes(tiny_run, tmp_path):
+    """FAULTS 33: teacher and student go on from their checkpoints; weights, tables and JSONL equal the uninterrupted run."""
+    places = [
+        ".teacher.partial/checkpoints/checkpoint-10/seal.json",
+        "student/full/.seed-0.partial/checkpoints/checkpoint-10/seal.json",
+    ]
+    resume_equals(tiny_run, tmp_path / "run", places)
+
+
+@pytest.mark.slow
+def test_kill_9_at_every_stage(tiny_run, tmp_path):
+    names = sorted(STAGES - {"evaluation", "audit", "report"})
+    partial = [str(Path(name).parent / f".{Path(name).name}.partial") for name in names]
+    order = ["studies", "literature", "labels", "teacher", "rationales", "student/label", "student/full", "student/c"]
+    partial.sort(
+        key=lambda path: next(i for i, name in enumerate(order) if name in path.replace("/.", "/").lstrip("."))
+    )
+    resume_equals(tiny_run, tmp_path / "run", [*partial, ".evaluation.partial", ".audit.partial", ".report.partial"])
+
+
+def test_sigterm_saves_and_stops_with_143(tiny_run, tmp_path):
+    """FAULTS 34, on a real run: the first signal leaves a checkpoint, and resume ends in the same bytes."""
+    recipe, finished = tiny_run
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdistill.cli.main", "run", str(recipe), "--out", str(run)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not any(run.glob(".teacher.partial/checkpoints/checkpoint-10")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 143 and "--resume" in error and "Traceback" not in error
+    kdistill("teacher", "train", str(recipe), "--out", str(run))
+    assert identities(run)["teacher"] == identities(finished)["teacher"]
+
+
+def test_any_folder_runs_through_the_same_recipe_by_one_line(tmp_path):
+    """The plain folder layout: phantom studies of another seed, written by the command line and read back."""
+    kdistill("phantom", "render", "--out", str(tmp_path / "data"), "--num", "60", "--seed", "9300", "--size-px", "64")
+    assert "studies" in kdistill("data", "check", str(tmp_path / "data")).stdout
+    studies = {"kind": "folder", "path": str(tmp_path / "data"), "size_px": 64}
+    settings = {**TINY["distillation"], "arms": ["full"], "num_image_visits": 40}  # type: ignore[dict-item]
+    recipe = write_recipe(tmp_path / "folder.yaml", studies=studies, distillation=settings)
+    kdistill("run", str(recipe), "--out", str(tmp_path / "run"))
+    scores = json.loads((tmp_path / "run" / "evaluation" / "scores.json").read_text())
+    assert any(score["reference"] == "truth" and score["value"] is not None for score in scores)
