@@ -73,6 +73,11 @@ class Finding(StrictModel):
     variants: Mapping[str, Variant]
     signs: tuple[Sign, ...]
 
+    @property
+    def countable(self) -> bool:
+        """Whether the name takes an article ("a pneumothorax", but "pneumonia")."""
+        return any(variant.countable for variant in self.variants.values())
+
     def mechanisms_of(self, variant: str) -> tuple[Wordings, ...]:
         """Mechanisms of the variant, or else those of the observation; each with its wordings."""
         return self.variants[variant].mechanisms or self.mechanisms
@@ -128,6 +133,7 @@ class Patterns(StrictModel):
     sign_clause: Wordings
     definition: Wordings
     mechanism: Wordings
+    device_mechanism: Wordings
     differential: Wordings
     ambiguous: Wordings
     normal: Wordings

@@ -39,7 +39,7 @@ _YEARS: Final = (1978, 2025)
 _SEVERITIES: Final[tuple[Severity, ...]] = ("mild", "moderate", "severe")
 #: What a case shows. Signs weigh most: a teacher learns to read what is described, not what is already named.
 _CASES: Final = ("sign", "two_signs", "normal", "named", "hedged", "denied")
-_CASE_SHARES: Final = (0.50, 0.10, 0.14, 0.12, 0.05, 0.09)
+_CASE_SHARES: Final = (0.48, 0.10, 0.18, 0.11, 0.05, 0.08)
 _WITH_MECHANISM: Final = 0.8
 _NAME_FIRST: Final = 0.4
 
@@ -129,7 +129,7 @@ def _review(observation: str, rng: np.random.Generator) -> Draft:
         text = pick(finding.differentials, rng)
         sentences.append(_about(finding, pick(patterns.differential, rng), "differential", text))
     if finding.denied and rng.random() < 0.2:
-        sentences.append(_about(finding, pick(patterns.denied, rng), "differential", ""))
+        sentences.append(frame(pick(patterns.denied, rng), name=finding.name))
     order = rng.permutation(len(sentences))
     title = _about(finding, pick(patterns.titles_review, rng), "definition", "")
     return title, [sentences[index] for index in order], (CHEST, finding.mesh)
@@ -185,12 +185,18 @@ def _case_series(rng: np.random.Generator) -> Draft:
 
 
 def _about(finding: Finding, pattern: str, slot: str, text: str) -> str:
-    return frame(pattern, name=finding.name, **{slot: text})
+    return frame(pattern, name=_with_article(finding, finding.name), **{slot: text})
+
+
+def _with_article(finding: Finding, name: str) -> str:
+    return tidy(f"a {name}") if finding.countable else name
 
 
 def _name(finding: Finding, sign: Sign, rng: np.random.Generator) -> str:
-    """Mostly the condition's own name, else a name of the variant."""
-    return finding.name if rng.random() < 0.6 else pick(finding.variants[sign.variant].nouns, rng)
+    """Mostly the condition's own name, without an article as often as not; else a name of the variant."""
+    if rng.random() < 0.6:
+        return finding.name if rng.random() < 0.5 else _with_article(finding, finding.name)
+    return _with_article(finding, pick(finding.variants[sign.variant].nouns, rng))
 
 
 def _random_place(variant: Variant, rng: np.random.Generator) -> Place:
@@ -233,10 +239,15 @@ def _mechanism(finding: Finding, variant: str, rng: np.random.Generator) -> str:
 
 
 def _mechanism_sentence(finding: Finding, rng: np.random.Generator) -> str:
+    patterns = load_knowledge().patterns
     variant = pick(tuple(finding.variants), rng)
+    # What fits one device only is said of that device half of the time, else of devices in general.
     name = finding.name if finding.mechanisms or rng.random() < 0.5 else pick(finding.variants[variant].nouns, rng)
-    pattern = pick(load_knowledge().patterns.mechanism, rng)
-    return frame(pattern, name=name, mechanism=_mechanism(finding, variant, rng))
+    return frame(
+        pick(patterns.device_mechanism if finding.region == "devices" else patterns.mechanism, rng),
+        name=_with_article(finding, name),
+        mechanism=_mechanism(finding, variant, rng),
+    )
 
 
 def _ambiguous_sentence(rng: np.random.Generator) -> str:

@@ -43,10 +43,10 @@ class NoiseConfig(ConfigModel):
         default=0.85, ge=0, le=1, description="share of named findings that the impression repeats"
     )
     min_words: int = Field(
-        default=22, ge=5, description="shortest findings section aimed at with normal regions, words"
+        default=24, ge=5, description="shortest findings section aimed at with normal regions, words"
     )
     max_words: int = Field(
-        default=34, ge=5, description="longest findings section to which a normal region is added, words"
+        default=36, ge=5, description="longest findings section to which a normal region is added, words"
     )
 
     @model_validator(mode="after")
@@ -62,9 +62,9 @@ class NoiseConfig(ConfigModel):
 class LiteratureMix(ConfigModel):
     """Shares of the kinds of articles; what they leave of 1 are case reports."""
 
-    review: Share = Field(default=0.40, ge=0, le=1, description="signs, mechanism and differential of one condition")
+    review: Share = Field(default=0.37, ge=0, le=1, description="signs, mechanism and differential of one condition")
     mixed: Share = Field(default=0.07, ge=0, le=1, description="ambiguous signs and look-alikes")
-    normal: Share = Field(default=0.10, ge=0, le=1, description="normal anatomy")
+    normal: Share = Field(default=0.15, ge=0, le=1, description="normal anatomy")
     off_topic: Share = Field(
         default=0.03, ge=0, le=1, description="no chest in it: to be dropped by the literature stage"
     )
