@@ -195,7 +195,7 @@ def smooth_noise(rng: np.random.Generator, size_px: int, cells: int) -> Field:
     position = (np.arange(size_px, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / size_px)
     weights = np.exp(-1.5 * (position[:, None] - (np.arange(cells + 3, dtype=np.float32) - 1)[None, :]) ** 2)
     weights /= np.sqrt((weights * weights).sum(axis=1, keepdims=True))
-    return weights @ knots @ weights.T
+    return (weights @ knots @ weights.T).astype(np.float32, copy=False)
 
 
 def blur(field: Field, sigma_px: float) -> Field:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from kdistill.observations import SUPPORT_DEVICES
 from kdistill.records import Severity, Side, Zone
 from kdistill.studies.phantom.config import PhantomConfig
 from kdistill.studies.phantom.plan import VARIANTS, FindingPlan, StudyPlan
@@ -36,14 +37,20 @@ def write_contact_sheet(
     path: Path, *, size_px: int = 256, seed: int = 9000, severities: tuple[Severity, ...] = ("mild", "severe")
 ) -> None:
     """Draw a normal chest and every variant of every observation, once for each severity, with captions."""
-    tiles = [_captioned(render(_example(None, seed, severities[0]), size_px).image, "normal")]
-    tiles.append(_captioned(render(_example(None, seed, severities[0], portable=True), size_px).image, "normal, tag"))
+    tiles = [_captioned(render(_example(None, seed, severities[0]), size_px).image, "No Finding\nnormal chest")]
+    tiles.append(
+        _captioned(
+            render(_example(None, seed, severities[0], portable=True), size_px).image,
+            "No Finding\nportable tag (the shortcut)",
+        )
+    )
     for index, (observation, variant) in enumerate((o, v) for o, found in VARIANTS.items() for v in found):
         for severity in severities:
-            finding = _finding(observation, variant, severity, seed + index)
+            finding = _finding(observation, variant, severity, seed + index + 1000 * severities.index(severity))
             drawn = render(_example(finding, seed + 1 + index, severity), size_px)
-            place = " ".join(word for word in (finding.side, finding.zone) if word)
-            tiles.append(_captioned(drawn.image, f"{observation}: {variant}, {severity} {place}"))
+            grade = "" if observation == SUPPORT_DEVICES else finding.severity
+            words = [variant.replace("_", " "), grade, finding.side or "", finding.zone or ""]
+            tiles.append(_captioned(drawn.image, f"{observation}\n{' '.join(word for word in words if word)}"))
     _save(path, tiles, columns=6)
 
 
@@ -64,10 +71,10 @@ def _pair_tiles(caption: str, observation: str, before: Rendering, after: Render
     mask = before.masks.get(observation, after.masks.get(observation))
     shown = before.image if observation in before.masks or mask is None else after.image
     return [
-        _captioned(before.image, f"before: {caption}"),
-        _captioned(after.image, "after"),
-        _captioned(change, "after - before"),
-        _captioned(shown if mask is None else np.where(_outline(mask), 1.0, shown), "mask"),
+        _captioned(before.image, f"{caption}\nbefore"),
+        _captioned(after.image, "\nafter"),
+        _captioned(change, "\nafter - before (grey: no change)"),
+        _captioned(shown if mask is None else np.where(_outline(mask), 1.0, shown), "\nmask"),
     ]
 
 
@@ -80,8 +87,10 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _finding(observation: str, variant: str, severity: Severity, seed: int) -> FindingPlan:
     side, zone = next(((s, z) for name, s, z in _SHOWN if name == observation), (None, None))
-    if variant in ("endotracheal_tube",):
+    if variant == "endotracheal_tube":
         side = None
+    if variant == "blunting" and severity == "severe":
+        severity = "moderate"  # as in sampling: a filled angle is a small effusion
     return FindingPlan(observation, variant, severity, seed, side, zone)
 
 
@@ -93,9 +102,9 @@ def _example(finding: FindingPlan | None, seed: int, severity: Severity, portabl
 
 def _captioned(image: NDArray[np.floating], caption: str) -> Image.Image:
     levels = np.rint(np.clip(image, 0, 1) * (_LEVELS - 1)) * (255 / (_LEVELS - 1))
-    tile = Image.new("L", (image.shape[1], image.shape[0] + 14), 255)
-    tile.paste(Image.fromarray(levels.astype(np.uint8)), (0, 14))
-    ImageDraw.Draw(tile).text((3, 1), caption, fill=0)
+    tile = Image.new("L", (image.shape[1], image.shape[0] + 28), 255)
+    tile.paste(Image.fromarray(levels.astype(np.uint8)), (0, 28))
+    ImageDraw.Draw(tile).text((3, 0), caption, fill=0, spacing=1)
     return tile
 
 

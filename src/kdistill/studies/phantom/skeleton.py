@@ -104,7 +104,8 @@ def _scapula(sign: int, thorax: Thorax, grid: Grid) -> Field:
     """Blade with a dense lateral border, spine and acromion, head and shaft of the humerus."""
     result = Ellipsoid(sign * 1.03, -0.46, 0.125, 0.135, 0.065).path(grid)
     np.maximum(result, Ellipsoid(sign * 1.12, 0.12, 0.075, 0.62, 0.05).path(grid), out=result)
-    window = grid.window(*sorted((sign * 0.58, sign * 1.0)), -0.6, 0.2)
+    x_low, x_high = sorted((sign * 0.58, sign * 1.0))
+    window = grid.window(x_low, x_high, -0.6, 0.2)
     x, y = np.float32(sign) * grid.x[window], grid.y[window]
     medial = x - np.float32(0.60) - np.float32(0.19) * (y + np.float32(0.5))
     lateral = np.float32(0.95) - np.float32(0.33) * (y + np.float32(0.45)) - x

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from kdistill.studies.phantom.plan import VARIANTS, FindingPlan, StudyPlan
 from kdistill.studies.phantom.render import render_many
 
 __all__ = ["PairPlan", "counterfactual_plans", "draw_finding_plan", "render_many", "sample_plans"]
+
+T = TypeVar("T", bound=str)
 
 #: (kind, observation, before, after)
 PairPlan = tuple[PairKind, str, StudyPlan, StudyPlan]
@@ -171,7 +173,7 @@ def draw_finding_plan(study_seed: int, observation: str) -> FindingPlan:
     return FindingPlan(observation, variant, severity, int(rng.integers(1 << 62)), side, zone)
 
 
-def _choose(options: tuple[tuple[str, float], ...], rng: np.random.Generator) -> str:
+def _choose(options: tuple[tuple[T, float], ...], rng: np.random.Generator) -> T:
     shares = np.array([share for _, share in options])
     return options[int(rng.choice(len(options), p=shares / shares.sum()))][0]
 
