@@ -170,11 +170,17 @@ def test_relevance_sees_the_chest_and_not_its_namesakes() -> None:
     assert chest[0] > plain[0] and chest[1] == plain[1]
 
 
-def test_curated_articles_are_not_asked_for_relevance(tmp_path: Path) -> None:
+def test_curated_articles_are_asked_as_a_whole(tmp_path: Path) -> None:
     stage = StageWriter(tmp_path)
-    article = Article(id="p1", title="t", text="Contours within normal limits are a normal finding in adults.")
-    build_literature(stage, LiteratureConfig(heldout_share=0), extra_articles=[article])
-    assert [passage["text"] for passage in lines(tmp_path / "passages.jsonl")] == [article.text]
+    plain = "Contours within normal limits are a normal finding in adults."
+    articles = [
+        Article(id="heading", text=plain, mesh=("Radiography, Thoracic",)),
+        Article(id="passage", text=f"{SIGNS[0]}\nThis {plain}"),
+        Article(id="other", text=OTHER),
+    ]
+    build_literature(stage, LiteratureConfig(heldout_share=0), extra_articles=articles)
+    assert [passage["text"] for passage in lines(tmp_path / "passages.jsonl")] == [plain, SIGNS[0], f"This {plain}"]
+    assert dropped(stage) == [("other", "not_chest_relevant")]
 
 
 def test_one_passage_works_and_none_says_why(tmp_path: Path) -> None:

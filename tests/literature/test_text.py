@@ -62,6 +62,21 @@ def test_passages_lose_no_word_and_keep_the_limits(parts: list[str], most: int, 
     assert " ".join(passages).split() == text.split()
     for passage in passages:
         assert len(passage.split()) <= words or len(sentences(passage)) == 1
+        assert len(sentences(passage)) <= most + 1
+
+
+def test_cases_of_a_series_are_not_torn_apart() -> None:
+    first = "Findings: A dense left base. The angle is blunt. Interpretation: left effusion, because fluid sinks."
+    second = (
+        "Findings: A white edge of pleura. No vessels beyond it. A deep sulcus. Interpretation: pneumothorax. Drained."
+    )
+    assert cut_passages(f"{first} {second}", PassageConfig()) == [first, second]
+
+
+def test_a_short_paragraph_joins_the_next() -> None:
+    assert cut_passages("Results.\nThe effusion was seen in most patients.", PassageConfig()) == [
+        "Results. The effusion was seen in most patients."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from kdistill.literature.items import (
     canonical_license,
     keys_of,
 )
-from kdistill.literature.relevance import passage_scores
+from kdistill.literature.relevance import has_chest_heading, passage_scores
 from kdistill.literature.select import cut_passages
 from kdistill.records import Article
 
 Level = Literal["article", "passage"]
-#: Points of a passage from a curated source: it is not asked for relevance.
+#: Points of a passage from a curated article about the chest: only the article is asked, not each passage.
 CURATED: Final = float("inf")
 
 
@@ -117,9 +117,11 @@ class Collector:
 
     def _score(self, article: Article, incoming: Incoming) -> Candidate:
         passages = tuple(cut_passages(article.text, self._config.passages))
-        if incoming.curated or self._config.relevance_threshold == 0:
-            return Candidate(article, passages, (CURATED,) * len(passages), incoming.parts)
-        return Candidate(article, passages, tuple(passage_scores(article, passages)), incoming.parts)
+        scores = tuple(passage_scores(article, passages))
+        relevant = has_chest_heading(article) or max(scores, default=0.0) >= self._config.relevance_threshold
+        if self._config.relevance_threshold == 0 or (incoming.curated and relevant):
+            scores = (CURATED,) * len(passages)
+        return Candidate(article, passages, scores, incoming.parts)
 
     def _take(self, candidate: Candidate) -> None:
         article = candidate.article

@@ -37,7 +37,8 @@ _TERMS: Final = {
     clavicle fracture, clavicular fracture, sternal fracture, chest tube, chest drain, thoracostomy, swan ganz,
     endotracheal tube, pulmonary fibrosis, interstitial lung, honeycombing, bronchiectasis, pneumoconiosis, asbestosis,
     silicosis, pulmonary tuberculosis, pulmonary embolism, pulmonary hemorrhage, pulmonary haemorrhage, lung volume,
-    lung field, lung base, lung apex, lung apices, lung zone, lung parenchyma, acute respiratory distress syndrome, ards
+    cardiomediastinum, lung field, lung base, lung apex, lung apices, lung zone, lung parenchyma,
+    acute respiratory distress syndrome, ards
     """,
     2.0: """
     lung, pulmonary, pleura, pleural, mediastinum, mediastinal, hilar, thorax, thoracic, intrathoracic, lingula,
@@ -155,6 +156,11 @@ def context_score(article: Article) -> float:
     title = text_score(article.title) / 2
     headings = sum(_MESH_POINTS for heading in article.mesh if heading.lower() in _MESH)
     return min(CONTEXT_CAP, max(0.0, title + headings))
+
+
+def has_chest_heading(article: Article) -> bool:
+    """Whether a MeSH heading says that the article is about the chest."""
+    return any(heading.lower() in _MESH for heading in article.mesh)
 
 
 def passage_scores(article: Article, passages: Iterable[str]) -> list[float]:

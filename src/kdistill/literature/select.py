@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from kdistill.literature.config import PassageConfig
@@ -24,31 +25,42 @@ _PROMPT_MARKUP: Final = re.compile(
 _BLANK: Final = re.compile(r"_{3,}")
 _LETTER_SHARE: Final = 0.75
 
+#: Where a passage may always begin: a paragraph, or one more case in a series. A reading belongs to its findings.
+_UNIT: Final = re.compile(r"\n|(?<=[.!?]) (?=(?:Findings|Case \d+): )")
+
 
 def cut_passages(text: str, config: PassageConfig) -> list[str]:
     """Cut a cleaned text into passages of whole sentences that never overlap and leave nothing out.
 
-    A passage ends at the end of its paragraph, unless it would be shorter than `min_words`.
+    A passage ends at the end of its paragraph or case, unless it would be shorter than `min_words`. A last sentence
+    left alone joins the passage before it where that stays within `max_words`.
 
     Args:
         text: One paragraph a line (see text.clean_text).
         config: Most sentences and words of a passage.
     """
     passages: list[str] = []
-    current: list[str] = []
+    carried = ""
+    for unit in _UNIT.split(text):
+        found = _pack([*sentences(carried), *sentences(unit)], config)
+        carried = found.pop() if found and len(found[-1].split()) < config.min_words else ""
+        passages += found
+    return [*passages, carried] if carried else passages
+
+
+def _pack(parts: Sequence[str], config: PassageConfig) -> list[str]:
+    groups: list[list[str]] = []
     length = 0
-    for paragraph in text.split("\n"):
-        for sentence in sentences(paragraph):
-            size = len(sentence.split())
-            if current and (len(current) >= config.max_sentences or length + size > config.max_words):
-                passages.append(" ".join(current))
-                current, length = [], 0
-            current.append(sentence)
+    for number, sentence in enumerate(parts, start=1):
+        size = len(sentence.split())
+        most = config.max_sentences + (number == len(parts))
+        if groups and len(groups[-1]) < most and length + size <= config.max_words:
+            groups[-1].append(sentence)
             length += size
-        if length >= config.min_words:
-            passages.append(" ".join(current))
-            current, length = [], 0
-    return [*passages, " ".join(current)] if current else passages
+        else:
+            groups.append([sentence])
+            length = size
+    return [" ".join(group) for group in groups]
 
 
 def unfit(passage: str, config: PassageConfig) -> PassageReason | None:

@@ -70,7 +70,7 @@ def build_literature(
     Args:
         stage: Where to write and count.
         config: The literature section.
-        extra_articles: Curated articles (the phantom world's); they are not asked for chest relevance.
+        extra_articles: Curated articles (the phantom world's): one about the chest keeps all its passages.
         excluded_texts: Reports of the evaluation split; what shares a run of words with them is dropped.
         on_progress: Called with (files read, files in all).
 
