@@ -84,7 +84,7 @@ def _others(
     work: MapWork, headed: Mapping[str, Sequence[StudentReader]], cases: MapCases, grid: int
 ) -> Iterator[Method]:
     config, num = work.config, len(cases.image)
-    source = config.saliency_arm if config.saliency_arm in headed else sorted(headed)[0]
+    source = min(headed, key=lambda arm: (arm != config.saliency_arm, arm == config.arm, arm))
     explained = headed[source]
     note = "" if source == config.saliency_arm else f"computed on {source}: the recipe has no arm {config.saliency_arm}"
     yield Method("gradcam", source, [(cases, grad_cam_maps(reader.model, cases)) for reader in explained], note)

@@ -66,12 +66,12 @@ def overlay_uri(evidence_map: NDArray[np.floating], size_px: int = OVERLAY_PX) -
     return png_uri(overlay_pixels(evidence_map, size_px))
 
 
-def blended_uri(image: NDArray[np.uint8], evidence_map: NDArray[np.floating], opacity: float = 0.65) -> str:
-    """X-ray [S, S] with its evidence map painted on, for places that cannot lay one image over another."""
+def blended(image: NDArray[np.uint8], evidence_map: NDArray[np.floating], opacity: float = 0.65) -> NDArray[np.uint8]:
+    """X-ray [S, S] with its evidence map painted on, uint8 [S, S, 3], where images cannot be laid over one another."""
     overlay = overlay_pixels(evidence_map, image.shape[0]).astype(np.float32)
     alpha = overlay[..., 3:] / 255 * opacity
     grey = np.repeat(image[..., None].astype(np.float32), 3, axis=-1)
-    return png_uri(np.rint(grey * (1 - alpha) + overlay[..., :3] * alpha).astype(np.uint8))
+    return np.rint(grey * (1 - alpha) + overlay[..., :3] * alpha).astype(np.uint8)
 
 
 def where_peak(evidence_map: NDArray[np.floating]) -> str:
