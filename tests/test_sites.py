@@ -23,7 +23,7 @@ def test_boxes_lie_in_the_image_and_masks_in_the_boxes(observation):
             assert 0 <= box.left < box.right <= 1 and 0 <= box.top < box.bottom <= 1
         mask = region_mask(observation, side, zone, grid_size=16)
         assert mask.shape == (16, 16) and mask.dtype == np.float32
-        assert 0 <= mask.min() and mask.max() <= 1 and mask.sum() > 2
+        assert mask.min() >= 0 and mask.max() <= 1 and mask.sum() > 2
 
 
 def test_the_patients_left_is_on_the_images_right():

@@ -11,7 +11,8 @@ import pytest
 from kdistill.literature.items import Dropped, ReadFault
 from kdistill.literature.xml_stream import iter_records
 from kdistill.records import Article
-from literature.documents import CHEST, PUBMED_DOCTYPE, build, dropped, jats, jsonl, pubmed, pubmed_record, read, tar_gz
+
+from .documents import CHEST, PUBMED_DOCTYPE, build, dropped, jats, jsonl, pubmed, pubmed_record, read, tar_gz
 
 
 def reasons(items: list[object]) -> list[str]:

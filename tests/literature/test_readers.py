@@ -13,7 +13,8 @@ from kdistill.literature.config import FilesSource, LiteratureConfig
 from kdistill.literature.files import list_files
 from kdistill.literature.items import Dropped, canonical_license
 from kdistill.records import Article
-from literature.documents import CHEST, jats, jsonl, pubmed, pubmed_record, read, tar_gz
+
+from .documents import CHEST, jats, jsonl, pubmed, pubmed_record, read, tar_gz
 
 
 def test_pubmed_fields(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from kdistill.literature.relevance import passage_scores, text_score
 from kdistill.literature.search import PassageIndex
 from kdistill.literature.stage import build_literature, heldout_groups
 from kdistill.records import Article
-from literature.documents import OTHER, build, dropped, jats, jsonl, lines, pubmed, pubmed_record
+
+from .documents import OTHER, build, dropped, jats, jsonl, lines, pubmed, pubmed_record
 
 SIGNS = (
     "A meniscus that blunts the costophrenic angle is the sign of a pleural effusion on the upright chest radiograph.",

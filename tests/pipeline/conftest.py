@@ -1,79 +1,12 @@
-"""The smallest recipe that goes through every stage, run once for all tests of this folder."""
+"""A finished tiny run, made once for all tests of this folder."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-TINY = {
-    "name": "tiny",
-    "processes": 1,
-    "threads": 1,
-    "studies": {
-        "kind": "phantom",
-        "seed": 9100,
-        "num_train": 40,
-        "num_validate": 16,
-        "num_test": 24,
-        "num_pairs": 8,
-        "size_px": 64,
-    },
-    "literature": {"sources": [{"kind": "phantom", "seed": 9100, "num_articles": 150}]},
-    "teacher": {
-        "kind": "from_scratch",
-        "vocab_size": 700,
-        "hidden_size": 32,
-        "num_layers": 1,
-        "num_heads": 2,
-        "intermediate_size": 64,
-        "training": {"steps": 30, "save_steps": 10, "batch_size": 4, "sequence_length": 64},
-    },
-    "student": {
-        "image_size_px": 64,
-        "hidden_size": 32,
-        "pooled_patch_grid": 4,
-        "vision": {"kind": "cnn", "stem_channels": 8, "middle_channels": 8, "channels": 16, "num_blocks": 1},
-        "language": {"kind": "llama", "hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 64},
-    },
-    "distillation": {
-        "arms": ["label", "full", "classifier_template"],
-        "seeds": [0],
-        "num_image_visits": 160,
-        "batch_size": 8,
-        "micro_batch": 8,
-        "logging_steps": 5,
-        "checkpoint_steps": 5,
-        "validation_steps": 10,
-        "max_new_tokens": 16,
-    },
-    "evaluation": {"num_bootstrap": 100, "num_permutations": 100},
-}
-
-
-def kdistill(*arguments: str, cwd: Path | None = None, check: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does; `check` is the exit code that is expected."""
-    done = subprocess.run(
-        [sys.executable, "-m", "kdistill.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == check, done.stderr[-4000:]
-    return done
-
-
-def write_recipe(path: Path, **sections: object) -> Path:
-    """The tiny recipe with some sections replaced."""
-    path.write_text(yaml.safe_dump({**TINY, **sections}, sort_keys=False), encoding="utf-8")
-    return path
+from .tiny import kdistill, write_recipe
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, kdistill, write_recipe
 
 from kdistill.artifact import find_stages, lock_run, read_manifest, verify_stage
+
+from .tiny import TINY, kdistill, write_recipe
 
 STAGES = {
     "studies",
@@ -135,7 +136,7 @@ def resume_equals(tiny_run: tuple[Path, Path], run: Path, places: list[str]) -> 
 
 
 def test_kill_9_in_training_and_resume_end_in_the_same_bytes(tiny_run, tmp_path):
-    """FAULTS 33: teacher and student go on from their checkpoints; weights, tables and JSONL equal the uninterrupted run."""
+    """FAULTS 33: teacher and student go on from their checkpoints to the bytes of the uninterrupted run."""
     places = [
         ".teacher.partial/checkpoints/checkpoint-10/seal.json",
         "student/full/.seed-0.partial/checkpoints/checkpoint-10/seal.json",

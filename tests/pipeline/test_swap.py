@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TINY, kdistill, write_recipe
+
+from .tiny import TINY, kdistill, write_recipe
 
 
 def save_teacher(folder: Path, kind: str) -> str:

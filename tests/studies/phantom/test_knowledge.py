@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from text_cases import five_grams
 
 from kdistill.config import parse_yaml, validate
 from kdistill.errors import ConfigError
@@ -18,6 +17,8 @@ from kdistill.records import Severity, Side, Zone
 from kdistill.studies.phantom.knowledge import Knowledge, load_knowledge, probe_items
 from kdistill.studies.phantom.plan import VARIANTS
 from kdistill.studies.phantom.wording import Place, bare, fill, fits, frame, is_clause, sentence, slots, tidy, where
+
+from .text_cases import five_grams
 
 PLACES = (Place("left", "lower", "mild"), Place("right", "upper", "severe"), Place("bilateral", "middle"), Place())
 

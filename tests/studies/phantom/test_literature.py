@@ -6,7 +6,6 @@ import re
 from collections import Counter
 
 import pytest
-from text_cases import five_grams
 
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import FINDINGS, NO_FINDING
@@ -15,6 +14,8 @@ from kdistill.studies.phantom.knowledge import Sign, load_knowledge, probe_items
 from kdistill.studies.phantom.literature import CHEST, write_literature
 from kdistill.studies.phantom.report_config import LiteratureMix
 from kdistill.studies.phantom.wording import bare
+
+from .text_cases import five_grams
 
 LABELER = RuleLabeler()
 CASE = re.compile(r"Findings: (.*?) Interpretation: (.*?)(?= Findings:|$)")

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_cases import GEOMETRIC, SIDED, SIZE, finding, study
 
 from kdistill.errors import InputError
 from kdistill.studies.phantom.marks import lead_markers
 from kdistill.studies.phantom.plan import VARIANTS, FindingPlan, StudyPlan
 from kdistill.studies.phantom.render import render, render_many, render_uint8
 from kdistill.studies.phantom.world import draw_finding_plan, sample_plans
+
+from .image_cases import GEOMETRIC, SIDED, SIZE, finding, study
 
 ALL_LOOKS = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
@@ -62,10 +63,8 @@ def test_mask_covers_the_change_on_the_right_side(observation: str, variant: str
             assert centre < middle if side == "right" else centre > SIZE / 2 - 0.12 * SIZE
 
 
-@pytest.mark.parametrize(("observation", "variant"), ALL_LOOKS)
+@pytest.mark.parametrize(("observation", "variant"), [look for look in ALL_LOOKS if look[0] != "Support Devices"])
 def test_severity_changes_the_picture(observation: str, variant: str) -> None:
-    if observation == "Support Devices":
-        pytest.skip("devices have no severity")
     normal = render(study(9004), SIZE).image
     change = [
         float(np.abs(render(study(9004, finding(observation, variant, "left", severity)), SIZE).image - normal).sum())

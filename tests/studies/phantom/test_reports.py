@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from text_cases import finding_plans, five_grams, random_studies, study
 
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import FINDINGS, NO_FINDING, SUPPORT_DEVICES
@@ -24,6 +23,8 @@ from kdistill.studies.phantom.reports import (
     write_report,
 )
 from kdistill.studies.phantom.wording import Place, bare
+
+from .text_cases import finding_plans, five_grams, random_studies, study
 
 LABELER = RuleLabeler()
 
