@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from kdistill.config import ConfigModel
 
 ComparedName = Literal["report_f1", "rationale_f1", "auc", "auprc"]
 SubgroupBy = Literal["source", "sex", "age", "view_position"]
+
+
+#: Bins of equal width on [0, 1] for the calibration error, unless the configuration says otherwise.
+CALIBRATION_BINS: Final = 10
 
 
 class PrimaryEndpoint(ConfigModel):
@@ -58,7 +62,8 @@ class EvaluationConfig(ConfigModel):
         default=2000, description="random swaps behind every p value (the smallest possible p is 1 / (this + 1))"
     )
     num_calibration_bins: Annotated[int, Field(ge=2, le=100)] = Field(
-        default=10, description="bins of equal width on [0, 1] for the calibration error and the reliability table"
+        default=CALIBRATION_BINS,
+        description="bins of equal width on [0, 1] for the calibration error and the reliability table",
     )
     references: tuple[Literal["truth", "report", "labels"], ...] = Field(
         default=("truth", "labels", "report"),

@@ -27,7 +27,8 @@ from kdistill.evaluation.scores import (
     score_texts,
 )
 from kdistill.evaluation.tabular import Sheet, read_predictions, read_reference, without_columns
-from kdistill.evaluation.targets import BLANK
+from kdistill.evaluation.targets import BLANK, UNKNOWN
+from kdistill.observations import NUM_OBSERVATIONS
 
 #: Study ids named in a message; the rest are counted.
 _NAMED: Final = 5
@@ -162,7 +163,7 @@ def _references(theirs: Sheet, reported: NDArray[np.intp], labeler: Labeler) -> 
         references.append(Reference("labels", theirs.labels))
     if theirs.reports is not None and len(reported):
         texts = [theirs.reports[row] for row in reported]
-        states = np.full((len(theirs.study_ids), 14), BLANK - 1, dtype=np.int8)
+        states = np.full((len(theirs.study_ids), NUM_OBSERVATIONS), UNKNOWN, dtype=np.int8)
         read = label_texts(texts, labeler.label)
         if read is not None:
             states[reported] = read

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdistill.evaluation import auc, calibration, f1, text
+from kdistill.evaluation.config import CALIBRATION_BINS
 from kdistill.evaluation.targets import Targets, columns_of
 from kdistill.observations import INDEX, OBSERVATIONS, OBSERVATIONS_5
 
@@ -77,7 +78,7 @@ class RankMaterial:
 
     scores: NDArray[np.float64]
     targets: Targets
-    num_bins: int = 10
+    num_bins: int = CALIBRATION_BINS
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdistill.evaluation import auc
 from kdistill.evaluation.bootstrap import Estimate, bootstrap_weights, estimate, interval, patient_index
+from kdistill.evaluation.config import CALIBRATION_BINS
 from kdistill.evaluation.f1 import confusion
 from kdistill.evaluation.measures import (
     CALIBRATION_NAMES,
@@ -146,7 +147,12 @@ def label_material(states: NDArray[np.int8], reference: Targets, uncertain: Unce
 
 
 def material(
-    outputs: Outputs, measure: Name, reference: Reference, uncertain: UncertainPolicy, scope: Scope, num_bins: int = 10
+    outputs: Outputs,
+    measure: Name,
+    reference: Reference,
+    uncertain: UncertainPolicy,
+    scope: Scope,
+    num_bins: int = CALIBRATION_BINS,
 ) -> Material | None:
     """What a measure needs of an arm's outputs on the scope's studies; None if the arm does not give it."""
     targets = binarise(reference.states, uncertain).take(scope.rows)

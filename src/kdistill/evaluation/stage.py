@@ -36,7 +36,8 @@ from kdistill.evaluation.scores import (
     score_texts,
 )
 from kdistill.evaluation.table import format_table
-from kdistill.evaluation.targets import BLANK, binarise
+from kdistill.evaluation.targets import BLANK, UNKNOWN, binarise
+from kdistill.observations import NUM_OBSERVATIONS
 from kdistill.records import Record
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def _references(
     if not found:
         logger.warning("no reference for the test split: every score is null")
         kind = config.references[0] if config.references else "report"
-        found.append(Reference(kind, np.full((len(cohort.studies), 14), BLANK - 1, dtype=np.int8)))
+        found.append(Reference(kind, np.full((len(cohort.studies), NUM_OBSERVATIONS), UNKNOWN, dtype=np.int8)))
     return found
 
 
