@@ -104,8 +104,8 @@ def explained_studies(run: RunFiles, run_name: str) -> str:
     wrong = sum(case.is_wrong for case in cases)
     lead = (
         f"Arm {arm}, seed {seed}. The first {NUM_WRONG} wrong and the first {NUM_RIGHT} right ones in a fixed shuffle "
-        f"of the test set (nobody chose them); {wrong} of {len(cases)} reports are wrong in at least one of 13 findings, "
-        f"against {source}. Outline: where the finding really is, where known."
+        f"of the test set (nobody chose them); {wrong} of {len(cases)} reports are wrong in at least one of 13 "
+        f"findings, against {source}. Outline: where the finding really is, where known."
     )
     return f'<p class="hint">{text(lead)}</p>{"".join(blocks)}'
 

@@ -207,8 +207,8 @@ _DEFINITIONS: Final[tuple[tuple[str, str], ...]] = (
     (
         "Report F1",
         "Labels of the generated findings and impression, read by the labeler, against the reference: 2 TP / "
-        "(2 TP + FP + FN) over positive labels. Micro pools 14 observations, macro averages them. U+ counts uncertain as "
-        "positive, U− as negative. It is not CheXbert F1 unless the labeler is CheXbert.",
+        "(2 TP + FP + FN) over positive labels. Micro pools 14 observations, macro averages them. U+ counts uncertain "
+        "as positive, U− as negative. It is not CheXbert F1 unless the labeler is CheXbert.",
     ),
     ("Rationale F1", "The same for the generated rationale."),
     (
