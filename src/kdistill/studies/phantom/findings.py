@@ -123,9 +123,9 @@ def _large_heart(finding: FindingPlan, rng: np.random.Generator) -> Callable[[Th
 
 
 def _wide_mediastinum(finding: FindingPlan, rng: np.random.Generator) -> Callable[[Thorax], Thorax]:
-    right = graded(finding.severity, 1.20, 1.42, 1.75, rng)
-    left = graded(finding.severity, 1.22, 1.48, 1.9, rng)
-    unfolded = graded(finding.severity, 1.04, 1.12, 1.25, rng)
+    right = graded(finding.severity, 1.14, 1.32, 1.62, rng)
+    left = graded(finding.severity, 1.16, 1.38, 1.72, rng)
+    unfolded = graded(finding.severity, 1.02, 1.08, 1.20, rng)
 
     def widen(thorax: Thorax) -> Thorax:
         middle = thorax.mediastinum
@@ -166,7 +166,7 @@ def _ground_glass(finding: FindingPlan, scene: Scene, rng: np.random.Generator) 
 
 def _bat_wing(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Effect:
     noise, fine = smooth_noise(rng, scene.grid.size_px, 10), smooth_noise(rng, scene.grid.size_px, 28)
-    strength = graded(finding.severity, 0.20, 0.33, 0.50, rng)
+    strength = graded(finding.severity, 0.18, 0.30, 0.46, rng)
     reach = graded(finding.severity, 0.42, 0.50, 0.60, rng)
 
     def draw(view: LungView) -> Field:
@@ -181,7 +181,7 @@ def _bat_wing(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> E
 
 def _interstitial(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Effect:
     fine = smooth_noise(rng, scene.grid.size_px, 34)
-    haze = graded(finding.severity, 0.05, 0.09, 0.15, rng)
+    haze = graded(finding.severity, 0.045, 0.08, 0.135, rng)
 
     def draw(view: LungView) -> Field:
         low = np.float32(0.55) + np.float32(0.45) * smoothstep(view.y, -0.5, 0.3)
@@ -294,7 +294,7 @@ def _lesion(finding: FindingPlan, scene: Scene, rng: np.random.Generator) -> Eff
     solid = scene.grid.zeros()
     for body in bodies:
         np.maximum(solid, body.path(scene.grid), out=solid)
-    add = np.float32(1.2 if mass else 2.1) * np.minimum(solid, np.float32(0.5))
+    add = np.float32(1.2 if mass else 2.4) * np.minimum(solid, np.float32(0.5))
     if mass:
         t = np.linspace(0.8, 1.75, 12)
         for angle in rng.uniform(0, 2 * math.pi, 9):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,8 @@ def render_many(
             if on_progress is not None:
                 on_progress(done, len(plans))
         return
-    with ProcessPoolExecutor(max_workers=processes) as pool:
+    # spawn: a fork of a process that has started threads (torch) may hang
+    with ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn")) as pool:
         tasks = ((plan, size_px) for plan in plans)
         for done, drawn in enumerate(pool.map(_render_task, tasks, chunksize=16), start=1):
             yield drawn

@@ -195,16 +195,16 @@ def smooth_noise(rng: np.random.Generator, size_px: int, cells: int) -> Field:
     position = (np.arange(size_px, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / size_px)
     weights = np.exp(-1.5 * (position[:, None] - (np.arange(cells + 3, dtype=np.float32) - 1)[None, :]) ** 2)
     weights /= np.sqrt((weights * weights).sum(axis=1, keepdims=True))
-    return (weights @ knots @ weights.T).astype(np.float32, copy=False)
+    return np.asarray(weights @ knots @ weights.T, dtype=np.float32)
 
 
 def blur(field: Field, sigma_px: float) -> Field:
     """Gaussian blur, cut at three standard deviations (so that what is far apart stays bit for bit apart)."""
     steps = np.arange(field.shape[0], dtype=np.float32)
     distance = (steps[:, None] - steps[None, :]) / np.float32(sigma_px)
-    weights = np.exp(-distance * distance / 2) * (np.abs(distance) <= 3)
-    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return weights @ field @ weights.T
+    kernel = np.exp(-distance * distance / 2) * (np.abs(distance) <= 3)
+    weights: Field = (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights @ field @ weights.T, dtype=np.float32)
 
 
 def point_spread(field: Field, weight: float = 0.12) -> Field:
@@ -212,7 +212,7 @@ def point_spread(field: Field, weight: float = 0.12) -> Field:
     side, middle = np.float32(weight), np.float32(1 - 2 * weight)
     padded = np.pad(field, 1, mode="edge")
     rows = side * (padded[:-2] + padded[2:]) + middle * padded[1:-1]
-    return side * (rows[:, :-2] + rows[:, 2:]) + middle * rows[:, 1:-1]
+    return np.asarray(side * (rows[:, :-2] + rows[:, 2:]) + middle * rows[:, 1:-1], dtype=np.float32)
 
 
 def random_paths(

@@ -25,7 +25,7 @@ PairPlan = tuple[PairKind, str, StudyPlan, StudyPlan]
 
 #: Complaint -> (share of the sick, probability of each finding). Chosen for clinical plausibility (heart failure brings
 #: a large heart, edema and effusions; collapse and effusion go together; trauma breaks ribs and lets air in) and so
-#: that each of the 13 observations occurs in 6 to 17% of studies; not fitted to any data set.
+#: that each of the 13 observations occurs in 6 to 18% of studies; not fitted to any data set.
 _COMPLAINTS: Final[Mapping[str, tuple[float, Mapping[str, float]]]] = MappingProxyType(
     {
         "failure": (0.22, {"Edema": 0.74, "Cardiomegaly": 0.60, "Pleural Effusion": 0.42, "Lung Opacity": 0.06}),
