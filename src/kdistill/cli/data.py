@@ -42,20 +42,11 @@ def render(
     pairs: bool = typer.Option(False, "--pairs", help="Also write counterfactual pairs."),
 ) -> None:
     """Write phantom studies: PNG images, masks, studies.csv (the plain folder layout) and, if asked, pairs."""
-    from kdistill.errors import PolicyError
-    from kdistill.studies.phantom.write import render_folder
+    from kdistill.studies.phantom.write import config_for, write_folder
 
-    if out.exists() and any(out.iterdir()):
-        raise PolicyError("is not empty", where=str(out), remedy="Give a new folder.")
     with TerminalWatcher() as watcher:
         watcher.started("render")
-        render_folder(
-            out,
-            num=num,
-            seed=seed,
-            size_px=size_px,
-            pairs=pairs,
-            on_progress=lambda d, t: watcher.moved("render", d, t),
-        )
+        config = config_for(num, seed=seed, size_px=size_px)
+        write_folder(out, config, pairs, lambda done, total: watcher.moved("render", done, total))
         watcher.finished("render", skipped=False)
     typer.echo(f"studies: {out / 'studies.csv'}")

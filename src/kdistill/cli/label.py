@@ -35,10 +35,11 @@ def label(
     if labeler != "rules":
         raise ConfigError(f"there is no labeler {labeler!r}", where="--labeler", remedy="Use rules.")
     rules = RuleLabeler()
+    reports = read_reports(file, column)  # raises before anything is written
     with out.open("w", encoding="utf-8", newline="\n") if out else nullcontext(sys.stdout) as stream:
         if not as_json:
             stream.write(",".join(["id", *OBSERVATIONS]) + "\n")
-        for identifier, text in read_reports(file, column):
+        for identifier, text in reports:
             labels = rules.label(text)
             if as_json:
                 stream.write(json.dumps({"id": identifier, "labels": labels}, ensure_ascii=False) + "\n")
@@ -54,12 +55,17 @@ def _csv(text: str) -> str:
 def score(
     reference: Path = typer.Option(..., "--reference", help="CSV, JSONL or parquet: study_id and labels or a report."),
     predictions: Path = typer.Option(..., "--predictions", help="The same for the predictions, or 14 probabilities."),
+    allow_missing: bool = typer.Option(False, "--allow-missing", help="Score the studies that both files have."),
     as_json: bool = JsonOption,
 ) -> None:
     """Score anybody's generated reports or probabilities, with intervals and definitions (docs/metrics.md)."""
     from kdistill.evaluation.files import score_files
+    from kdistill.labelers.rules import RuleLabeler
 
-    rows = score_files(reference, predictions)
+    found = score_files(reference, predictions, labeler=RuleLabeler(), allow_missing=allow_missing)
+    rows = [row.model_dump(mode="json") for row in found.scores]
+    for note in found.notes:
+        typer.echo(note, err=True)
     if as_json:
         emit_json(rows)
     else:

@@ -45,7 +45,7 @@ def evaluate(
     _remake(run_dir, "evaluation")
     scores = json.loads((run_dir / "evaluation" / "scores.json").read_text(encoding="utf-8"))
     if against is not None:
-        from kdistill.evaluation.stage import compare_runs
+        from kdistill.pipeline.against import compare_runs
 
         comparisons = compare_runs(run_dir, against)
     else:
