@@ -1,0 +1,68 @@
+"""One toy world for all tests of the package, and what is built from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdistill.distillation.config import DistillationConfig
+from kdistill.student.config import CnnVisionConfig, LlamaLanguageConfig, StudentConfig
+
+from .toy import SIZE, ToyDirs, make_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> ToyDirs:
+    """Read-only folders of the earlier stages."""
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> StudentConfig:
+    """A student of some ten thousand weights."""
+    return StudentConfig(
+        vision=CnnVisionConfig(stem_channels=8, middle_channels=8, channels=16, num_blocks=1),
+        language=LlamaLanguageConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32),
+        hidden_size=16,
+        image_size_px=SIZE,
+        pooled_patch_grid=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def short() -> DistillationConfig:
+    """Twenty steps of eight studies in float32."""
+    return DistillationConfig(
+        num_image_visits=160,
+        batch_size=8,
+        micro_batch=8,
+        texts_per_chunk=4,
+        learning_rate=1e-2,
+        bf16=False,
+        logging_steps=1,
+        checkpoint_steps=3,
+        validation_steps=3,
+        max_new_tokens=12,
+    )
+
+
+@pytest.fixture
+def count() -> Count:
+    """Collects counts as a stage would."""
+    return Count()
+
+
+class Count(dict[str, int]):
+    """Callable like StageWriter.count."""
+
+    def __call__(self, name: str, number: int = 1) -> None:
+        self[name] = self.get(name, 0) + number
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A stage's folder."""
+    folder = tmp_path / "student"
+    folder.mkdir()
+    return folder

@@ -1,0 +1,62 @@
+"""An arm's model, objective, collator and batch, built as the stage builds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdistill.distillation.collate import Collator
+from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
+from kdistill.distillation.objective import Objective
+from kdistill.distillation.stage import build_objective
+from kdistill.distillation.targets import TrainingTargets, build_targets
+from kdistill.student.build import build_model
+from kdistill.student.config import StudentConfig
+from kdistill.student.modeling import KDistillStudent
+from kdistill.studies.store import load_images, load_studies
+from kdistill.teacher.tokenizer import load_tokenizer
+
+from .toy import ToyDirs
+
+
+@dataclass
+class Parts:
+    """See the module."""
+
+    model: KDistillStudent
+    objective: Objective
+    collator: Collator
+    targets: TrainingTargets
+
+    def batch(self, numbers: Any = range(8)) -> dict[str, Any]:
+        """A batch of training studies."""
+        return self.collator(list(numbers))
+
+
+def make_parts(
+    world: ToyDirs, student: StudentConfig, config: DistillationConfig, arm: str | ArmConfig, seed: int = 0
+) -> Parts:
+    """Build the parts of an arm (by name or settings)."""
+    settings = ARMS[arm] if isinstance(arm, str) else arm
+    tokenizer = load_tokenizer(str(world.teacher / "model"))
+    targets = build_targets(
+        load_studies(world.studies, "train"),
+        settings,
+        config,
+        tokenizer,
+        labels_dir=world.labels,
+        rationales_dir=world.rationales,
+        seed=seed,
+        count=lambda name, n: None,
+    )
+    width = int(targets.teacher.bank.shape[1]) if targets.teacher is not None and "semantic" in settings.terms else 0
+    model = build_model(
+        student,
+        tokenizer,
+        teacher_model_dir=world.teacher / "model",
+        seed=seed,
+        reasoning_input=settings.reasoning_input,
+        teacher_hidden_size=width,
+    )
+    collator = Collator(load_images(world.studies), targets, model.config, config.texts_per_chunk, settings.blank_image)
+    return Parts(model, build_objective(settings, config, targets, model), collator, targets)

@@ -1,0 +1,136 @@
+"""The student as a transformers model: shapes, decoupling, one vision pass, round trips, refusals."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from transformers import AutoConfig, AutoModel
+
+from kdistill.errors import WeightsError
+from kdistill.student.modeling import KDistillStudent, load_student, pool_patches
+
+from .small import CNN, IDS, VOCABULARY, pixels, small_student, text
+
+REPORT = text([[3, 7, 8, 4, 9, 2], [3, 10, 4, 2]], [0, 2])
+RATIONALE = text([[5, 11, 12, 13, 14, 2]], [1])
+
+
+def test_output_shapes() -> None:
+    output = small_student()(pixels(), texts=[REPORT, RATIONALE])
+    assert output.embeddings.shape == (3, 14, 16)
+    assert output.logits.shape == (3, 14) and output.side_logits.shape == (3, 14, 3)
+    assert output.log_attention.shape == (3, 14, 16)
+    assert [tuple(t.shape) for t in output.text_logits] == [(8, VOCABULARY), (5, VOCABULARY)]
+    torch.testing.assert_close(output.log_attention.exp().sum(-1), torch.ones(3, 14))
+    torch.testing.assert_close(output.semantic_embeddings.norm(dim=-1), torch.ones(3, 14))
+
+
+def test_several_texts_share_one_vision_pass() -> None:
+    model, passes = small_student(), []
+    model.vision.register_forward_hook(lambda *_: passes.append(1))
+    model(pixels(), texts=[REPORT, RATIONALE])
+    assert len(passes) == 1
+
+
+def test_chunks_of_texts_give_the_same_logits_as_one_padded_batch() -> None:
+    model = small_student()
+    together = text([[3, 7, 8, 4, 9, 2], [3, 10, 4, 2], [5, 11, 12, 13, 14, 2]], [0, 2, 1])
+    apart = torch.cat(model(pixels(), texts=[REPORT, RATIONALE]).text_logits)
+    torch.testing.assert_close(model(pixels(), texts=[together]).text_logits[0], apart, rtol=0, atol=1e-5)  # 5e-7 seen
+
+
+def test_text_is_about_the_image_that_image_index_names() -> None:
+    model = small_student()
+    moved = {**REPORT, "image_index": torch.tensor([1, 2])}
+    first, second = (model(pixels(), texts=[t]).text_logits[0] for t in (REPORT, moved))
+    assert not torch.allclose(first[:5], second[:5])
+    torch.testing.assert_close(first[5:], second[5:])
+
+
+@pytest.mark.parametrize("reasoning_input", ["observations", "patches", "both"])
+def test_decoder_sees_the_image_only_through_what_it_may_read(reasoning_input: str) -> None:
+    """With the embeddings held fixed, another image must change nothing (observations) or something (patches)."""
+    model = small_student(reasoning_input=reasoning_input)
+    fixed = model.encode(pixels(1)).observations
+    if fixed is None:
+        fixed = model.queries(model.queries.patches(model.vision(pixels(1))))
+    model.queries.forward = lambda patches: replace(fixed)
+    first, second = (model(pixels(1, seed=s), texts=[text([[3, 7, 2]], [0])]).text_logits[0] for s in (5, 6))
+    assert torch.equal(first, second) == (reasoning_input == "observations")
+
+
+def test_prefix_lengths() -> None:
+    lengths = {r: small_student(reasoning_input=r).encode(pixels()).prefix.shape[1] for r in ("observations", "both")}
+    assert lengths == {"observations": 14, "both": 14 + 4}
+
+
+def test_patches_without_observations_skip_the_queries() -> None:
+    model = small_student(reasoning_input="patches")
+    output = model(pixels(), texts=[REPORT], observe=False)
+    assert output.logits is None and output.text_logits[0].shape == (8, VOCABULARY)
+
+
+def test_library_convention_loss_equals_our_own_targets() -> None:
+    model, ids = small_student(), torch.tensor([[3, 7, 8, 2]])
+    image = pixels(1)
+    ours = model(image, texts=[text([[3, 7, 8, 2]], [0])]).text_logits[0]
+    output = model(image, input_ids=ids, labels=ids)
+    torch.testing.assert_close(output.loss, functional.cross_entropy(ours, torch.tensor([7, 8, 2])))
+    assert output.lm_logits.shape == (1, 4, VOCABULARY)
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
+    first, same, other = (small_student(seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["queries.queries"], other["queries.queries"])
+
+
+def test_save_and_load_round_trip(tmp_path: Path) -> None:
+    model = small_student().to(memory_format=torch.channels_last)
+    model.save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    for loaded in (load_student(tmp_path), AutoModel.from_pretrained(tmp_path)):
+        assert isinstance(loaded, KDistillStudent)
+        assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
+        before, after = (m.eval()(pixels(), texts=[REPORT]) for m in (model, loaded))
+        torch.testing.assert_close(before.logits, after.logits, rtol=0, atol=1e-6)  # 1.5e-8 between memory formats
+        torch.testing.assert_close(before.text_logits[0], after.text_logits[0], rtol=0, atol=1e-5)
+    exact = load_student(tmp_path)(pixels(), texts=[REPORT])
+    assert torch.equal(model(pixels(), texts=[REPORT]).logits, exact.logits)
+    assert AutoConfig.from_pretrained(tmp_path).token_ids == IDS
+
+
+def test_damaged_weights_are_refused_with_the_tensor_named(tmp_path: Path) -> None:
+    small_student().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["queries.classifier"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"queries\.classifier.*NaN"):
+        load_student(tmp_path)
+
+
+def test_weights_of_another_shape_are_refused_with_the_tensor_named(tmp_path: Path) -> None:
+    small_student().save_pretrained(tmp_path / "a")
+    small_student(vision={**CNN, "channels": 24}).save_pretrained(tmp_path / "b")
+    shutil.copy(tmp_path / "b/model.safetensors", tmp_path / "a/model.safetensors")
+    with pytest.raises(WeightsError, match=r"shape \[.*24"):
+        load_student(tmp_path / "a")
+
+
+def test_a_pickled_file_is_refused(tmp_path: Path) -> None:
+    small_student().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="can run code"):
+        load_student(tmp_path)
+
+
+def test_pooled_patches_are_block_means() -> None:
+    patches = torch.arange(16.0).reshape(1, 16, 1)
+    assert pool_patches(patches, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert pool_patches(patches, 4) is patches
