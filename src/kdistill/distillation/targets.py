@@ -283,11 +283,11 @@ def _sides(studies: Sequence[Study], arm: ArmConfig, rationales_dir: Path) -> np
 
 def _explicit_sides(rationales_dir: Path) -> dict[str, dict[str, str]]:
     records = read_jsonl(rationales_dir / TEMPLATE, Rationale)
-    return {record.study_id: {e.observation: e.side for e in record.entries if _has_side(e)} for record in records}
+    return {record.study_id: _entry_sides(record.entries) for record in records}
 
 
-def _has_side(entry: RationaleEntry) -> bool:
-    return entry.side is not None and entry.state != "absent"
+def _entry_sides(entries: Sequence[RationaleEntry]) -> dict[str, str]:
+    return {e.observation: e.side for e in entries if e.side is not None and e.state != "absent"}
 
 
 def _read_sides(rationales_dir: Path) -> dict[str, dict[str, str]]:

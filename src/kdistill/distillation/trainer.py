@@ -36,8 +36,11 @@ class DivergedError(KDistillError):
 class DistillationTrainer(Trainer):
     """Adds the objective, the order of visits and the terms' own values in the history."""
 
+    objective: Objective
+
     def __init__(self, *, objective: Objective, order: VisitOrder, last_good_dir: Path, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.student: KDistillStudent = kwargs["model"]
         self.objective = objective
         self.order = order
         self.last_good_dir = last_good_dir
@@ -87,9 +90,9 @@ class DistillationTrainer(Trainer):
 
     def _stop(self, losses: dict[Term, Tensor]) -> None:
         broken = [term for term, value in losses.items() if not bool(value.isfinite())]
-        intact = all(bool(p.isfinite().all()) for p in self.model.parameters())
+        intact = all(bool(p.isfinite().all()) for p in self.student.parameters())
         if intact:
-            self.model.save_pretrained(self.last_good_dir)
+            self.student.save_pretrained(self.last_good_dir)
         raise DivergedError(
             f"the loss is not finite at step {self.state.global_step + 1} (terms: {', '.join(broken)})",
             where="distillation",
@@ -124,7 +127,7 @@ class _Watch(TrainerCallback):
             and self.trainer is not None
             and (not step % self.validation_steps or step == last)
         ):
-            self.trainer.log(self.validate(self.trainer.model))
+            self.trainer.log(self.validate(self.trainer.student))
 
 
 def training_arguments(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,8 +66,7 @@ class Validation:
         scores, labels = [], []
         number = len(self.collator.targets.studies)
         for start in range(0, number, self.batch_size):
-            batch = self.collator(range(start, min(start + self.batch_size, number)))
-            batch = move(batch, model.device)
+            batch = move(self.collator(range(start, min(start + self.batch_size, number))), model.device)
             found = self.objective.counts(batch)
             with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
                 losses = self.objective.losses(model, batch, found)
@@ -96,7 +96,7 @@ def _micro_auc(scores: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, 
     return {"validation_micro_auc": float(roc_auc_score(truth[known], values[known]))}
 
 
-def move(batch: object, device: torch.device) -> object:
+def move(batch: Any, device: torch.device) -> Any:
     """Put every tensor of a nested batch on a device."""
     match batch:
         case torch.Tensor():

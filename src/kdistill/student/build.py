@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -113,7 +114,9 @@ def _pretrained_language(
         case TransformersLanguageConfig(path=path):
             source = path
     model = AutoModelForCausalLM.from_pretrained(**_from(source), dtype=torch.float32)
-    if model.get_input_embeddings().num_embeddings < len(tokenizer):
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    if embeddings.num_embeddings < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     return model
 
@@ -126,7 +129,9 @@ def _pretrained_vision(settings: StudentConfig) -> PreTrainedModel | None:
 
 def _vision_tower(model: PreTrainedModel) -> PreTrainedModel:
     """The image side of a two-tower model such as SigLIP; any other model is its own image side."""
-    return model.vision_model if "vision_config" in model.config.to_dict() else model
+    tower = model.vision_model if "vision_config" in model.config.to_dict() else model
+    assert isinstance(tower, PreTrainedModel)
+    return tower
 
 
 def _from(source: str) -> dict[str, Any]:

@@ -73,13 +73,18 @@ class EncodedImages:
     observations: ObservationOutput | None
 
 
+#: Log-odds of a present observation before anything is learned: about one in eight, as in reports.
+PRIOR_LOGIT = -2.0
+
+
 class KDistillStudent(PreTrainedModel):
     """The vision-language student (METHOD: decoupled by default, the decoder reads only observation embeddings)."""
 
+    config: KDistillConfig
     config_class = KDistillConfig
     base_model_prefix = "kdistill"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = "image"
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -103,7 +108,8 @@ class KDistillStudent(PreTrainedModel):
         match module:
             case nn.Conv2d():
                 init.kaiming_normal_(module.weight, nonlinearity="relu")
-                init.zeros_(module.bias)
+                if module.bias is not None:
+                    init.zeros_(module.bias)
             case nn.Linear():
                 init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
@@ -115,7 +121,10 @@ class KDistillStudent(PreTrainedModel):
                 init.normal_(module.queries)
                 init.normal_(module.identity, std=0.5)
                 init.normal_(module.classifier, std=0.02)
-                init.zeros_(module.classifier_bias)
+                init.normal_(module.evidence, std=module.hidden_size**-0.5)
+                init.ones_(module.evidence_scale)
+                init.normal_(module.evidence_direction)
+                init.constant_(module.classifier_bias, PRIOR_LOGIT)
 
     def get_input_embeddings(self) -> nn.Module:
         """The decoder's token embeddings."""
