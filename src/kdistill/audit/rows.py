@@ -114,7 +114,8 @@ def compared(
     if found.ci95 is not None:
         passed = min(sign * found.ci95[0], sign * found.ci95[1]) > 0
     if max_ratio is not None:
-        passed = abs(mine.value) <= max_ratio * abs(theirs.value)
+        # Where the other is not moved at all there is nothing to be half of.
+        passed = abs(mine.value) <= max_ratio * abs(theirs.value) if theirs.value else None
     note = f"interval of the difference {arm} - {other} ({found.difference:+.3f}); {better} is better"
     return AuditRow(
         test=test,
