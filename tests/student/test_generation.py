@@ -23,7 +23,7 @@ def with_frequent_end(model: KDistillStudent) -> KDistillStudent:
     """Declare a token to be the end that an untrained model writes in some texts, at different places."""
     texts = model.generate_text(pixels(12), slot="report", max_new_tokens=12)
     counts = [(sum(token in text for text in texts), token) for token in range(40)]
-    mixed = [token for number, token in sorted(counts, reverse=True) if number < len(texts)]
+    mixed = [token for number, token in sorted(counts, reverse=True) if 0 < number < len(texts)]
     model.config.token_ids = {**IDS, "eos": mixed[0]}
     return model
 
@@ -34,6 +34,8 @@ def model(request: pytest.FixtureRequest) -> KDistillStudent:
     torch.manual_seed(3)
     for parameter in student.language.parameters():  # an untrained LM repeats one token; larger weights vary it
         torch.nn.init.normal_(parameter.data, std=0.4) if parameter.ndim > 1 else None
+    assert student.observation_prefix is not None
+    torch.nn.init.normal_(student.observation_prefix.weight, std=4.0)
     return with_frequent_end(student)
 
 
