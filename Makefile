@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-slow install install-dev lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/kdistill demo --fresh
+	$(BIN)/kdistill demo --resume
 
 test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

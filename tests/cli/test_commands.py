@@ -1,0 +1,120 @@
+"""What a user types: help, errors in one sentence, exit codes, outputs of the contract."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ..pipeline.tiny import kdistill
+
+COMMANDS = [
+    [],
+    ["run"],
+    ["demo"],
+    ["verify"],
+    ["doctor"],
+    ["evaluate"],
+    ["audit"],
+    ["explain"],
+    ["label"],
+    ["score"],
+    ["literature", "build"],
+    ["literature", "search"],
+    ["teacher", "train"],
+    ["teacher", "probe"],
+    ["rationales", "write"],
+    ["rationales", "show"],
+    ["student", "train"],
+    ["data", "check"],
+    ["phantom", "render"],
+]
+
+
+def test_every_command_of_the_contract_has_help():
+    from typer.testing import CliRunner
+
+    from kdistill.cli.main import app
+
+    for command in COMMANDS:
+        done = CliRunner().invoke(app, [*command, "--help"])
+        assert done.exit_code == 0, command
+        assert "Usage:" in done.output
+
+
+def test_help_loads_neither_torch_nor_transformers():
+    code = (
+        "import sys\nfrom kdistill.cli.main import app\ntry:\n    app(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules), 'heavy imports'"
+    )
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # 0.3 to 0.5 s on a quiet core; the bound only rejects an import of torch (2.3 s there).
+    assert time.perf_counter() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "demoo"], 2, ["did you mean 'demo'", "Shipped recipes"]),
+        (["run", "demo", "distilation.seeds=1"], 2, ["distilation", "did you mean 'distillation'"]),
+        (["run", "demo", "teacher.vocab_size=many"], 2, ["vocab_size"]),
+        (["run", "demo", "oops"], 2, ["dotted.key=value"]),
+        (["verify", "nowhere"], 2, ["nowhere", "no published stage"]),
+        (["evaluate", "nowhere"], 2, ["no recipe.yaml"]),
+        (["explain", "nowhere", "x.png"], 2, ["nowhere"]),
+        (["label", "missing.csv"], 2, ["missing.csv"]),
+        (["label", "-", "--labeler", "chexbert"], 2, ["chexbert"]),
+        (["literature", "build"], 2, ["--source"]),
+        (["literature", "search", "nowhere", "x"], 2, ["nowhere"]),
+        (["rationales", "show", "nowhere", "s1"], 2, ["nowhere"]),
+        (["data", "check", "demo"], 2, ["rendered", "phantom render"]),
+        (["data", "check", "nowhere"], 2, ["nowhere"]),
+    ],
+)
+def test_errors_are_one_sentence_with_a_remedy(arguments, code, words, tmp_path):
+    done = kdistill(*arguments, cwd=tmp_path, check=code)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert all(word.lower() in done.stderr.lower() for word in words), done.stderr
+
+
+def test_label_prints_the_contract(tmp_path):
+    table = tmp_path / "r.csv"
+    table.write_text('id,report\na,"No effusion. Cardiomegaly, unchanged."\nb,\n')
+    lines = kdistill("label", str(table), "--json").stdout.splitlines()
+    first = json.loads(lines[0])
+    assert first["id"] == "a" and len(first["labels"]) == 14
+    assert first["labels"]["Pleural Effusion"] == 0 and first["labels"]["Cardiomegaly"] == 1
+    assert json.loads(lines[1])["labels"]["Edema"] is None
+    table_lines = kdistill("label", str(table)).stdout.splitlines()
+    assert table_lines[0].startswith("id,No Finding,") and len(table_lines) == 3
+
+
+def test_data_check_fails_on_leakage(tmp_path):
+    kdistill("phantom", "render", "--out", str(tmp_path / "d"), "--num", "6", "--seed", "9400", "--size-px", "64")
+    table = tmp_path / "d" / "studies.csv"
+    good = kdistill("data", "check", str(tmp_path / "d"), "--json")
+    assert json.loads(good.stdout)["counts"]["studies"] == 6
+    lines = table.read_text().splitlines()
+    header = lines[0].split(",")
+    split, image = header.index("split"), header.index("image_path")
+    import csv
+
+    rows = list(csv.reader(lines))
+    rows[1][split], rows[2][split] = "train", "test"
+    rows[2][image] = rows[1][image]
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    done = kdistill("data", "check", str(tmp_path / "d"), check=3)
+    assert "equal pixels" in done.stderr
+
+
+def test_terminal_never_shows_control_characters_raw():
+    from kdistill.cli.terminal import clean
+
+    assert clean("a\x1b[31mb\u202ec\x00") == "a\\u001b[31mb\\u202ec\\u0000"
