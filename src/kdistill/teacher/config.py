@@ -88,8 +88,8 @@ class RationalesConfig(ConfigModel):
         description="select: literature sentences ranked by the LM's likelihood; generate: the LM writes.",
     )
     reading: ReadingConfig = Field(default=ReadingConfig(), description="Reading of unnamed signs.")
-    retrieval_top: int = Field(default=24, ge=1, description="Passages retrieved for an entry.")
-    max_sentence_words: int = Field(default=18, ge=4, description="Longest literature sentence taken into a rationale.")
+    retrieval_top: int = Field(default=48, ge=1, description="Passages retrieved for an entry.")
+    max_sentence_words: int = Field(default=20, ge=4, description="Longest literature sentence taken into a rationale.")
     mechanism: bool = Field(default=True, description="Add a sentence on the mechanism to present observations.")
     max_attempts: int = Field(
         default=3, ge=1, description="Attempts of the generate writer before an entry is rejected."

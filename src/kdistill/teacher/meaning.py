@@ -88,10 +88,10 @@ def _continuations(frame: Frame, meaning: str, phrase: str) -> tuple[str, ...]:
     if meaning == NORMAL:
         return (frame.normal,)
     names = (OBSERVATION_TERMS[meaning], *OTHER_NAMES.get(meaning, ()))
-    if frame.placed:  # a case's verdict begins with degree and side, where its findings name them
+    if frame.placed:  # a case's verdict may begin with degree and side, where its findings name them
         said = attributes(phrase, meaning)
         place = " ".join(word for word in (said.severity, said.side) if word)
-        names = tuple(f"{place} {name}".strip() for name in names)
+        names += tuple(f"{place} {name}" for name in names if place)
     return tuple(frame.finding.format(name=name) for name in names)
 
 

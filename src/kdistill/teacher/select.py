@@ -1,8 +1,8 @@
 """The `select` writer: verbatim literature sentences, ranked by the language model's likelihood given the findings.
 
-Grounded by construction: the model chooses, it does not write. The rank is the pointwise mutual information per token,
-(log p(sentence | findings) - log p(sentence | nothing in particular)) / tokens, so that a sentence is not chosen for
-being short or common.
+Grounded by construction: the model chooses, it does not write. The rank is what the findings add, per token: (log
+p(sentence | findings, observation) - log p(sentence | observation)) / tokens, so that a sentence is chosen for the sign
+that it shares with the report, not for being short, common or about the observation at large.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _PLACE_WORDS: Final = re.compile(
     r"|\b(?:in the )?(?:upper|middle|mid|lower) zones?\b|\b(?:left|right|bilateral(?:ly)?)\b",
     re.IGNORECASE,
 )
-#: Sentences scored for an entry; BM25 has ordered them already.
-_MOST_SCORED: Final = 24
+#: Sentences scored for an entry; retrieval has ordered them already.
+_MOST_SIGNS, _MOST_REASONS = 16, 8
+#: Words that retrieve sentences on the mechanism.
+_REASON: Final = "mechanism because arises caused"
 
 
 def without_place(sentence: str) -> str:
@@ -62,8 +64,11 @@ class SelectWriter:
         if request.fact.state != "present" or request.fact.observation == NO_FINDING:
             return plain_entry(request)
         quotes = [quote for quote in self.ranked(request) if _place_fits(quote.text, request)]
-        sign = next((quote for quote in quotes if not quote.explains), None)
-        why = next((quote for quote in quotes if quote.explains), None) if self.mechanism else None
+        signs = [quote for quote in quotes if quote.role == "sign"]
+        if not request.evidence:  # nothing to match: only what speaks of the film is surely a sign
+            signs = [quote for quote in signs if quote.describes]
+        sign = next(iter(signs), None)
+        why = next((quote for quote in quotes if quote.role == "mechanism"), None) if self.mechanism else None
         return quoted_entry(request, sign, why)
 
     def ranked(self, request: Request) -> list[Quote]:
@@ -74,12 +79,16 @@ class SelectWriter:
         return self._ranked[key]
 
     def _rank(self, observation: str, evidence: str) -> list[Quote]:
-        quotes = self.literature.candidates(observation, evidence)[:_MOST_SCORED]
+        signs = [q for q in self.literature.candidates(observation, evidence) if q.role == "sign"]
+        reasons = [q for q in self.literature.candidates(observation, _REASON) if q.role == "mechanism"]
+        quotes = [*signs[:_MOST_SIGNS], *reasons[:_MOST_REASONS]]
         if not quotes:
             return []
         name = OBSERVATION_TERMS[observation]
-        informed = f"Findings: {evidence or name}. Interpretation: {name}."
-        scores = self._log_likelihoods(informed, quotes) - self._log_likelihoods("Findings:", quotes)
+        informed, plain = f"Findings: {evidence}. Interpretation: {name}.", f"Interpretation: {name}."
+        if not evidence:
+            informed, plain = plain, "Interpretation:"
+        scores = self._log_likelihoods(informed, quotes) - self._log_likelihoods(plain, quotes)
         order = np.argsort(-scores, kind="stable")
         return [quotes[index] for index in order]
 
