@@ -103,8 +103,8 @@ class DistillationConfig(ConfigModel):
     full_compute_ratio: float = Field(
         default=1.4, ge=1, description="Visits of `long` arms / num_image_visits: the compute of full over report_only."
     )
-    batch_size: int = Field(default=32, ge=1, description="Studies in an optimiser step.")
-    micro_batch: int = Field(default=32, ge=1, description="Studies in a forward pass; divides batch_size.")
+    batch_size: int = Field(default=16, ge=1, description="Studies in an optimiser step.")
+    micro_batch: int = Field(default=16, ge=1, description="Studies in a forward pass; divides batch_size.")
     texts_per_chunk: int = Field(
         default=16, ge=1, description="Texts of similar length that are decoded together (less padding)."
     )

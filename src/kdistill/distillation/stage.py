@@ -112,7 +112,6 @@ def build_student(
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
     validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
-    _set_attention(model, training=True, bf16=config.bf16)
     history = train(
         model,
         build_objective(settings, config, targets, model),
@@ -129,7 +128,6 @@ def build_student(
     model.save_pretrained(stage.dir / MODEL)
     tokenizer.save_pretrained(stage.dir / MODEL)
     predictor = _predictor(model, tokenizer, settings, config)
-    _set_attention(model, training=False, bf16=config.bf16)
     rows = _predict_studies(stage, predictor, studies_dir, arm, seed)
     _predict_pairs(stage, predictor, studies_dir, arm, seed)
     if settings.has_label_head:
@@ -186,16 +184,6 @@ def num_patches(model: KDistillStudent) -> int:
     size = model.config.image_size_px
     values = pixel_values(np.zeros((1, size, size), dtype=np.uint8), model.config)
     return int(model.vision(values.to(model.device)).flatten(2).shape[-1])
-
-
-def _set_attention(model: KDistillStudent, *, training: bool, bf16: bool) -> None:
-    """On a CPU the fused attention's bfloat16 backward pass took 26% of a step; the plain one takes a few percent.
-
-    Measured with 2 layers of 128 on texts of 60 and 90 tokens: 17.5 -> 15.4 ms a study. In float32, and so for
-    decoding, the fused one is the faster.
-    """
-    plain = training and bf16 and not torch.cuda.is_available()
-    model.language.set_attn_implementation("eager" if plain else "sdpa")
 
 
 def _predictor(

@@ -94,6 +94,8 @@ def _llama(settings: StudentConfig, tokenizer: PreTrainedTokenizerBase) -> Pretr
         num_attention_heads=language.num_heads,
         intermediate_size=language.intermediate_size,
         tie_word_embeddings=language.tie_embeddings,
+        # The library's 0.02 is meant for widths of thousands; at 128 it leaves attention flat for hundreds of steps.
+        initializer_range=language.hidden_size**-0.5,
         max_position_embeddings=MAX_POSITIONS,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

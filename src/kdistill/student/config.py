@@ -82,6 +82,6 @@ class StudentConfig(ConfigModel):
     pixel_mean: float = Field(default=0.45, description="Subtracted from pixels scaled to 0..1.")
     pixel_std: float = Field(default=0.25, gt=0, description="Divides pixels scaled to 0..1 after the mean.")
     pooled_patch_grid: int = Field(
-        default=8, ge=1, description="Edge of the pooled patch grid that a decoder reads under `patches` and `both`."
+        default=4, ge=1, description="Edge of the patch grid that a decoder reads under `patches` and `both`."
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the observation embeddings.")

@@ -66,6 +66,35 @@ class SmallCnn(nn.Module):
         return self.layers(pixel_values)
 
 
+class PatchPrefix(nn.Module):
+    """What an end-to-end decoder reads: patch tokens brought down to a coarse grid by strided convolutions.
+
+    Convolutions and not an average: each token sees a large part of the image, as in the encoders that report generators
+    are trained end to end with. With averaged local patches such a student wrote six different reports in 400.
+    """
+
+    def __init__(self, width: int, language_width: int, side: int, grid: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        while side > grid:
+            layers += [nn.Conv2d(width, width, 3, stride=2, padding=1), nn.ReLU(), ChannelNorm(width)]
+            side = (side + 1) // 2
+        self.reduce = nn.Sequential(*layers)
+        self.project = nn.Linear(width, language_width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """[B, H*H, D] -> [B, G*G, language width], G the first of H, H/2, H/4, ... that is at most `grid`."""
+        side = int(patches.shape[1] ** 0.5)
+        square = patches.transpose(1, 2).unflatten(2, (side, side))
+        return self.project(self.reduce(square).flatten(2).transpose(1, 2))
+
+
+@torch.no_grad()
+def grid_side(vision: nn.Module, image_size_px: int) -> int:
+    """Patches along one side of a square image (asked of the encoder itself: every architecture rounds its own way)."""
+    return int(vision(torch.zeros(1, 1, image_size_px, image_size_px)).shape[-1])
+
+
 class TransformersVision(nn.Module):
     """Any transformers vision model: grey is repeated to its channels, class and register tokens are dropped."""
 
