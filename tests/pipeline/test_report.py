@@ -205,9 +205,11 @@ def test_audit_of_a_finished_run(tiny_run: tuple[Path, Path]) -> None:
 
 
 def test_cases_are_chosen_by_rule_alone() -> None:
-    cases = [Case(study(n), frozenset({"Edema"} if n % 3 else ()), frozenset()) for n in range(40)]
+    edema = frozenset({"Edema"})
+    cases = [Case(study(n), edema if n % 3 else frozenset(), edema if n % 2 else frozenset()) for n in range(60)]
     chosen = choose_cases(cases, "run")
     assert [case.is_wrong for case in chosen] == [True] * 5 + [False] * 5
+    assert all(case.known == edema for case in chosen[5:])
     assert chosen == choose_cases(cases[::-1], "run") != choose_cases(cases, "other run")
 
 

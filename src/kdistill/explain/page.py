@@ -199,9 +199,11 @@ def rationale_section(rationale: Sequence[RationaleSentence], *, title: str = "R
         return f'<section aria-label="{text(title)}"><h2>{text(title)}</h2><p>(this model writes none)</p></section>'
     parts = []
     for observation, sentences in groupby(rationale, key=lambda s: s.observation):
-        items = "".join(_sentence(s) for s in sentences)
+        group = list(sentences)
+        items = "".join(_sentence(s) for s in group)
+        kind = ' class="denied"' if all(s.state == "absent" for s in group) else ""
         tag = f"<h3>{text(observation or 'No observation')}</h3>"
-        parts.append(f'<li data-name="{text(observation or "")}">{tag}{items}</li>')
+        parts.append(f'<li data-name="{text(observation or "")}"{kind}>{tag}{items}</li>')
     return (
         f'<section class="rationale" aria-label="{text(title)}"><h2>{text(title)}</h2>'
         f"<ol>{''.join(parts)}</ol></section>"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from kdistill.explain.explanation import Explanation
 from kdistill.explain.html import text
 from kdistill.explain.page import rationale_section
 from kdistill.explain.pictures import blended, png_uri, where_peak
+from kdistill.explain.reading import ImageReader, Reading
 from kdistill.explain.run import load_context
 from kdistill.explain.student_reader import load_reader
 from kdistill.observations import FINDINGS, INDEX
@@ -57,10 +58,14 @@ def main_student(run: RunFiles) -> tuple[str, int, Path] | None:
 
 
 def choose_cases(cases: Sequence[Case], run_name: str) -> list[Case]:
-    """The first five wrong and the first five right ones of the fixed shuffle, wrong ones first."""
+    """The first five wrong and the first five right ones of a fixed shuffle, wrong ones first.
+
+    Right ones that show a finding come before normal ones: the latter are right by saying nothing.
+    """
     shuffled = sorted(cases, key=lambda case: order_key(run_name, case.study.study_id))
-    wrong = [case for case in shuffled if case.is_wrong][:NUM_WRONG]
-    return wrong + [case for case in shuffled if not case.is_wrong][:NUM_RIGHT]
+    wrong = [case for case in shuffled if case.is_wrong]
+    right = sorted((case for case in shuffled if not case.is_wrong), key=lambda case: not case.known)
+    return wrong[:NUM_WRONG] + right[:NUM_RIGHT]
 
 
 def load_known(run_dir: Path, studies: Sequence[Study], texts: TextReader) -> tuple[dict[str, frozenset[str]], str]:
@@ -99,15 +104,29 @@ def explained_studies(run: RunFiles, run_name: str) -> str:
     masks = _masks_of(run.run_dir, [case.study.study_id for case in chosen])
     blocks = [
         _study_block(case, explain(case.study.study_id, image, reading, context), image, masks)
-        for case, image, reading in zip(chosen, pixels, reader.read(pixels), strict=True)
+        for case, image, reading in zip(chosen, pixels, _readings(reader, pixels, chosen, said), strict=True)
     ]
     wrong = sum(case.is_wrong for case in cases)
     lead = (
         f"Arm {arm}, seed {seed}. The first {NUM_WRONG} wrong and the first {NUM_RIGHT} right ones in a fixed shuffle "
-        f"of the test set (nobody chose them); {wrong} of {len(cases)} reports are wrong in at least one of 13 "
-        f"findings, against {source}. Outline: where the finding really is, where known."
+        "of the test set (nobody chose them; of the right ones, those that show a finding first). "
+        f"{wrong} of {len(cases)} reports are wrong in at least one of 13 findings, against {source}. "
+        "Outline: where the finding really is, where known."
     )
     return f'<p class="hint">{text(lead)}</p>{"".join(blocks)}'
+
+
+def _readings(
+    reader: ImageReader, pixels: NDArray[np.uint8], chosen: Sequence[Case], said: Mapping[str, dict[str, Any]]
+) -> Iterator[Reading]:
+    """What was published in predictions.parquet; the model adds the evidence maps, which are not stored there."""
+    for case, reading in zip(chosen, reader.read(pixels), strict=True):
+        row = said[case.study.study_id]
+        texts = {key: row[key] or "" for key in ("findings", "impression", "rationale")}
+        if row["probabilities"] is None:
+            yield replace(reading, **texts)
+        else:
+            yield replace(reading, probabilities=np.asarray(row["probabilities"], dtype=np.float64), **texts)
 
 
 def _stated(row: dict[str, Any], texts: TextReader) -> frozenset[str]:
@@ -142,8 +161,9 @@ def _study_block(
     return (
         f'<article class="case {verdict}"><h3><span class="verdict">{verdict}</span> study '
         f'<span class="mono">{text(case.study.study_id)}</span></h3>{_chips(case)}'
-        f'<div class="figures">{"".join(figures)}</div><div class="texts">{_reports(case, explanation)}'
-        f"{rationale_section(explanation.rationale)}</div>{checks if explanation.flags else ''}</article>"
+        f'<div class="case-body"><div class="figures">{"".join(figures)}</div><div class="texts">'
+        f"{_reports(case, explanation)}{rationale_section(explanation.rationale)}</div></div>"
+        f"{checks if explanation.flags else ''}</article>"
     )
 
 
@@ -163,8 +183,8 @@ def _reports(case: Case, explanation: Explanation) -> str:
     own = case.study.report or "(this study has no report)"
     said = " ".join(part for part in (explanation.findings, explanation.impression) if part) or "(empty)"
     return (
-        f'<section aria-label="Reports"><h2>Student</h2><p>{text(said)}</p>'
-        f"<h2>Radiologist or data set</h2><p>{text(own)}</p></section>"
+        f'<section aria-label="Reports"><h2>Report by the student</h2><p>{text(said)}</p>'
+        f"<h2>The study’s own report</h2><p>{text(own)}</p></section>"
     )
 
 
@@ -175,7 +195,8 @@ def _map_figures(
     relevant = [
         item
         for item in explanation.observations
-        if item.evidence_map is not None and (item.name in case.known | case.stated or item.state == "present")
+        if item.evidence_map is not None
+        and (item.name in case.known | case.stated or (item.state == "present" and item.name in FINDINGS))
     ]
     relevant.sort(key=lambda item: (item.name not in case.known | case.stated, -(item.probability or 0.0)))
     for item in relevant[:NUM_MAPS] or [o for o in explanation.observations if o.evidence_map is not None][:1]:
