@@ -13,7 +13,8 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 
 from kdistill.errors import WeightsError
-from kdistill.student.modeling import KDistillStudent, load_student, pool_patches
+from kdistill.student.modeling import KDistillStudent, load_student
+from kdistill.student.vision import PatchPrefix
 
 from .small import CNN, IDS, VOCABULARY, pixels, small_student, text
 
@@ -130,7 +131,7 @@ def test_a_pickled_file_is_refused(tmp_path: Path) -> None:
         load_student(tmp_path)
 
 
-def test_pooled_patches_are_block_means() -> None:
-    patches = torch.arange(16.0).reshape(1, 16, 1)
-    assert pool_patches(patches, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert pool_patches(patches, 4) is patches
+def test_the_patch_prefix_halves_the_grid_until_it_fits() -> None:
+    assert PatchPrefix(8, 12, side=16, grid=4)(torch.zeros(2, 256, 8)).shape == (2, 16, 12)
+    assert PatchPrefix(8, 12, side=7, grid=4)(torch.zeros(2, 49, 8)).shape == (2, 16, 12)
+    assert len(PatchPrefix(8, 12, side=4, grid=4).reduce) == 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from kdistill.checkpoints import SealCheckpoints, newest_verified
+from kdistill.checkpoints import ReportProgress, SealCheckpoints, newest_verified
 from kdistill.distillation.collate import Collator, StudyNumbers, VisitOrder
 from kdistill.distillation.config import DistillationConfig, Term
 from kdistill.distillation.objective import Objective
@@ -110,18 +110,15 @@ class DistillationTrainer(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Reports progress, and logs validation figures every so many steps and at the end."""
+    """Logs validation figures every so many steps and at the end."""
 
-    def __init__(self, on_progress: Callable[[int, int], None] | None) -> None:
-        self.on_progress = on_progress
+    def __init__(self) -> None:
         self.trainer: DistillationTrainer | None = None
         self.validate: Validate | None = None
         self.validation_steps = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, last = state.global_step, state.max_steps
-        if self.on_progress is not None:
-            self.on_progress(step, last)
         if (
             self.validate is not None
             and self.trainer is not None
@@ -195,15 +192,18 @@ def train(
 
     Raises:
         DivergedError: The loss is not finite.
+        Interrupted: `on_progress` raised it; a checkpoint was saved first.
     """
     micro_batch = config.micro_batch
     while True:
         try:
+            watch = ReportProgress(on_progress, stop_every=config.logging_steps)
             trainer = _trainer(
-                model, objective, collator, config, num_steps, seed, checkpoints_dir, validate, on_progress, micro_batch
+                model, objective, collator, config, num_steps, seed, checkpoints_dir, validate, watch, micro_batch
             )
             checkpoint = newest_verified(checkpoints_dir)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            watch.reraise()
             break
         except torch.OutOfMemoryError:
             if micro_batch == 1 or micro_batch % 2:
@@ -227,10 +227,10 @@ def _trainer(
     seed: int,
     checkpoints_dir: Path,
     validate: Validate | None,
-    on_progress: Callable[[int, int], None] | None,
+    progress: ReportProgress,
     micro_batch: int,
 ) -> DistillationTrainer:
-    watch = _Watch(on_progress)
+    watch = _Watch()
     num_studies = len(collator.targets.studies)
     arguments = training_arguments(
         config, num_steps=num_steps, seed=seed, checkpoints_dir=checkpoints_dir, micro_batch=micro_batch
@@ -243,7 +243,7 @@ def _trainer(
         args=arguments,
         train_dataset=StudyNumbers(num_studies),
         data_collator=collator,
-        callbacks=[watch, SealCheckpoints()],
+        callbacks=[watch, SealCheckpoints(), progress],
     )
     watch.trainer, watch.validate, watch.validation_steps = trainer, validate, config.validation_steps
     trainer.remove_callback(PrinterCallback)  # only cli/ prints

@@ -12,15 +12,13 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import (
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
     default_data_collator,
 )
 from transformers.utils import logging as transformers_logging
 
-from kdistill.checkpoints import SealCheckpoints, newest_verified
+from kdistill.checkpoints import ReportProgress, SealCheckpoints, newest_verified
 from kdistill.errors import InputError
 from kdistill.teacher.config import TeacherTraining
 from kdistill.teacher.corpus import PackedPassages
@@ -36,16 +34,6 @@ class InOrderTrainer(Trainer):
         rows = train_dataset if train_dataset is not None else self.train_dataset
         assert isinstance(rows, PackedPassages)
         return SequentialSampler(rows)
-
-
-class _Progress(TrainerCallback):
-    """Reports optimiser steps to whoever owns the terminal."""
-
-    def __init__(self, on_progress: Progress) -> None:
-        self.on_progress = on_progress
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.on_progress(state.global_step, state.max_steps)
 
 
 def _arguments(training: TeacherTraining, checkpoints_dir: Path) -> TrainingArguments:
@@ -98,6 +86,7 @@ def train(
 
     Raises:
         InputError: The loss is not finite.
+        Interrupted: `on_progress` raised it; a checkpoint was saved first.
     """
     if training.steps == 0:
         return []
@@ -107,20 +96,20 @@ def train(
         sequence_length=training.sequence_length,
         seed=training.seed,
     )
-    callbacks: list[TrainerCallback] = [SealCheckpoints()]
-    if on_progress is not None:
-        callbacks.append(_Progress(on_progress))
+    arguments = _arguments(training, checkpoints_dir)
+    watch = ReportProgress(on_progress, stop_every=int(arguments.logging_steps))
     trainer = InOrderTrainer(
         model=language_model.model,
-        args=_arguments(training, checkpoints_dir),
+        args=arguments,
         train_dataset=rows,
         data_collator=default_data_collator,
-        callbacks=callbacks,
+        callbacks=[SealCheckpoints(), watch],
     )
     trainer.remove_callback(PrinterCallback)  # only cli/ prints
     transformers_logging.disable_progress_bar()
     checkpoint = newest_verified(checkpoints_dir)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    watch.reraise()
     language_model.model.eval()
     return _history(trainer.state)
 
