@@ -101,7 +101,7 @@ class DistillationConfig(ConfigModel):
     seeds: tuple[int, ...] = Field(default=(0,), description="One student of each arm is trained per seed.")
     num_image_visits: int = Field(default=18_000, ge=1, description="Images shown in a run, repeats counted.")
     full_compute_ratio: float = Field(
-        default=1.4, ge=1, description="Visits of `long` arms / num_image_visits: the compute of full over report_only."
+        default=1.5, ge=1, description="Visits of `long` arms / num_image_visits: the compute of full over report_only."
     )
     batch_size: int = Field(default=16, ge=1, description="Studies in an optimiser step.")
     micro_batch: int = Field(default=16, ge=1, description="Studies in a forward pass; divides batch_size.")
