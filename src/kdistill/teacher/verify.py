@@ -62,7 +62,7 @@ class Verifier:
     def __init__(self, articles: Articles) -> None:
         self.articles = articles
         self._labeler = RuleLabeler()
-        self._citations: dict[tuple[str, str, str], Reason | None] = {}
+        self._citations: dict[tuple[Citation, str], Reason | None] = {}
 
     def reason(self, rationale: Rationale, known: Known) -> Reason | None:
         """The name of the first thing that is wrong, or None.
@@ -100,7 +100,7 @@ class Verifier:
         return next((fault for c in entry.citations if (fault := self._cached(c, entry.observation))), None)
 
     def _cached(self, citation: Citation, observation: str) -> Reason | None:
-        key = (citation.article_id, citation.quote, observation)
+        key = (citation, observation)
         if key not in self._citations:
             self._citations[key] = self._check(citation, observation)
         return self._citations[key]
