@@ -14,7 +14,8 @@ from PIL import Image
 #: The scale's top: attention of a patch that holds 32 times its equal share. The same on every page, so that a diffuse
 #: map looks diffuse; a scale stretched to each map's own maximum would make every map look sure.
 SCALE_TOP: Final = 32.0
-OVERLAY_PX: Final = 256
+#: The browser smooths them to the size of the film; larger ones only make the page slow to write.
+OVERLAY_PX: Final = 128
 
 
 @lru_cache(maxsize=1)
