@@ -22,7 +22,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ToyDirs:
 def tiny() -> StudentConfig:
     """A student of some ten thousand weights."""
     return StudentConfig(
-        vision=CnnVisionConfig(stem_channels=8, middle_channels=8, channels=16, num_blocks=1),
+        vision=CnnVisionConfig(stem_channels=8, middle_channels=8, channels=16, num_blocks=1, norm="channel"),
         language=LlamaLanguageConfig(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32),
         hidden_size=16,
         image_size_px=SIZE,

@@ -10,7 +10,7 @@ from kdistill.student.modeling import KDistillStudent
 
 VOCABULARY = 40
 IDS = {"report": 3, "impression": 4, "rationale": 5, "eos": 2}
-CNN = {"kind": "cnn", "stem_channels": 8, "middle_channels": 8, "channels": 16, "num_blocks": 1}
+CNN = {"kind": "cnn", "stem_channels": 8, "middle_channels": 8, "channels": 16, "num_blocks": 1, "norm": "channel"}
 
 
 def llama(vocabulary: int = VOCABULARY) -> dict:

@@ -19,7 +19,7 @@ from kdistill.checkpoints import ReportProgress, SealCheckpoints, newest_verifie
 from kdistill.distillation.collate import Collator, StudyNumbers, VisitOrder
 from kdistill.distillation.config import DistillationConfig, Term
 from kdistill.distillation.objective import Objective
-from kdistill.errors import KDistillError
+from kdistill.errors import ConfigError, KDistillError
 from kdistill.student.modeling import KDistillStudent
 
 logger = logging.getLogger(__name__)
@@ -194,6 +194,7 @@ def train(
         DivergedError: The loss is not finite.
         Interrupted: `on_progress` raised it; a checkpoint was saved first.
     """
+    refuse_cut_statistics(model, config.batch_size, config.micro_batch)
     micro_batch = config.micro_batch
     while True:
         try:
@@ -206,12 +207,31 @@ def train(
             watch.reraise()
             break
         except torch.OutOfMemoryError:
-            if micro_batch == 1 or micro_batch % 2:
+            if micro_batch == 1 or micro_batch % 2 or has_batch_statistics(model):
                 raise
             micro_batch //= 2
             logger.warning("out of memory: going on with a micro-batch of %d", micro_batch)
     model.eval()
     return [{k: v for k, v in line.items() if k not in _UNKEPT} for line in trainer.state.log_history if _kept(line)]
+
+
+def has_batch_statistics(model: nn.Module) -> bool:
+    """Whether a layer normalises by the statistics of the micro-batch."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def refuse_cut_statistics(model: nn.Module, batch_size: int, micro_batch: int) -> None:
+    """Batch statistics of a part of the batch would make the loss depend on the cut.
+
+    Raises:
+        ConfigError: The model has such layers and the batch is cut.
+    """
+    if micro_batch != batch_size and has_batch_statistics(model):
+        raise ConfigError(
+            f"the encoder normalises by batch statistics, and a batch of {batch_size} is cut into {micro_batch}",
+            where="distillation.micro_batch",
+            remedy="Set it to batch_size, or take student.vision.norm=channel.",
+        )
 
 
 def _kept(line: dict[str, float]) -> bool:

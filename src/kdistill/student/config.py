@@ -12,7 +12,7 @@ ReasoningInput = Literal["observations", "patches", "both"]
 
 
 class CnnVisionConfig(ConfigModel):
-    """A small convolutional encoder from scratch with local receptive fields and no batch statistics.
+    """A small convolutional encoder from scratch with local receptive fields.
 
     Stem 7x7 stride 4, one 3x3 convolution at that scale, one 3x3 stride 2, then residual blocks: stride 8 in all, so
     128 px give a 16 x 16 grid, and a patch token sees at most 23 + 16 x num_blocks pixels.
@@ -23,6 +23,11 @@ class CnnVisionConfig(ConfigModel):
     middle_channels: int = Field(default=48, ge=4, description="Channels of the second convolution (stride 4).")
     channels: int = Field(default=128, ge=8, description="Channels of the patch features (stride 8).")
     num_blocks: int = Field(default=2, ge=0, description="Residual 3x3 blocks on the patch grid.")
+    norm: Literal["batch", "channel"] = Field(
+        default="batch",
+        description="batch: batch statistics, learns faster, needs micro_batch = batch_size; channel: LayerNorm over "
+        "channels, the same loss however a batch is cut.",
+    )
 
 
 class TransformersVisionConfig(ConfigModel):

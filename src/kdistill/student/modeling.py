@@ -123,6 +123,12 @@ class KDistillStudent(PreTrainedModel):
             case nn.LayerNorm() | ChannelNorm():
                 init.ones_(module.weight)
                 init.zeros_(module.bias)
+            case nn.BatchNorm2d():
+                init.ones_(module.weight)
+                init.zeros_(module.bias)
+                init.zeros_(module.running_mean)
+                init.ones_(module.running_var)
+                init.zeros_(module.num_batches_tracked)
             case ObservationQueries():
                 module.reset()
 
