@@ -180,7 +180,7 @@ def _bar(probability: float, threshold: float, state: str) -> str:
         f'aria-label="probability {probability:.2f}, threshold {threshold:.2f}">'
         '<rect class="track" x="0" y="2" width="100" height="8"/>'
         f'<rect class="fill" x="0" y="2" width="{100 * probability:.2f}" height="8"/>'
-        f'<rect class="tick" x="{min(max(tick - 0.5, 0), 99):.2f}" y="0" width="1" height="12"/></svg>'
+        f'<rect class="tick" x="{min(max(tick - 0.8, 0), 98.4):.2f}" y="0" width="1.6" height="12"/></svg>'
     )
 
 

@@ -11,9 +11,10 @@ from kdistill.labelers.rules import RuleLabeler
 from kdistill.records import Side
 from kdistill.sites import SITES
 
-#: The same sentence three times, or the same three words three times running, is a loop and no report.
+#: A loop and no report: the same sentence three times, the same three words three times running, a word four times, a
+#: few characters eight times.
 MAX_SENTENCE_REPEATS: Final = 2
-_LOOP: Final = re.compile(r"\b(\w+\W+\w+\W+\w+)(?:\W+\1\b){2,}|\b(\w+)(?:\W+\2\b){3,}", re.IGNORECASE)
+_LOOP: Final = re.compile(r"\b(\w+\W+\w+\W+\w+)(?:\W+\1\b){2,}|\b(\w+)(?:\W+\2\b){3,}|(\S{1,3})\3{7,}", re.IGNORECASE)
 
 #: Words that compare with an earlier study. "Stable" and "improved" alone may describe a patient, so they need company.
 _PRIOR: Final = re.compile(

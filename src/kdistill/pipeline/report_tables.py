@@ -138,6 +138,7 @@ def audit_section(rows: Sequence[AuditRow]) -> str:
     """Failed tests first, in sight; then what passed, what is only measured, and what was not run."""
     if not rows:
         return missing("the audit stage has not been made")
+    rows = sorted(rows, key=lambda row: row.arm not in ("full", "teacher"))
     groups = (
         ("Failed", [r for r in rows if r.passed is False], True),
         ("Passed", [r for r in rows if r.passed is True], True),
