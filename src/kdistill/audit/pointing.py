@@ -7,6 +7,7 @@ same patch grid. Cases are the findings that are there, so a map is never scored
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -26,10 +27,9 @@ from kdistill.audit.rows import AuditRow, compared, measured, not_run
 from kdistill.evaluation.bootstrap import Estimate
 
 ScoreMaps = Callable[[NDArray, Region], NDArray[np.float64]]
-MEASURES: Final[Mapping[str, tuple[ScoreMaps, Callable[[Region], NDArray[np.float64]]]]] = {
-    "pointing_game": (pointing_hits, pointing_chance),
-    "mask_mass": (mask_mass, mass_chance),
-}
+MEASURES: Final[Mapping[str, tuple[ScoreMaps, Callable[[Region], NDArray[np.float64]]]]] = MappingProxyType(
+    {"pointing_game": (pointing_hits, pointing_chance), "mask_mass": (mask_mass, mass_chance)}
+)
 
 
 class Method(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from kdistill.explain.html import asset, document, text
 from kdistill.explain.pictures import SCALE_TOP, colour_hex, overlay_uri, png_uri, where_peak
 from kdistill.observations import NO_FINDING
 
-WORDS: Mapping[str, str] = {"present": "high", "uncertain": "indeterminate", "absent": "low"}
+WORDS: Final[Mapping[str, str]] = MappingProxyType({"present": "high", "uncertain": "indeterminate", "absent": "low"})
 
 
 def explanation_page(

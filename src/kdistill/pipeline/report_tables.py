@@ -21,11 +21,11 @@ COLUMNS: Final = (
     ("AUC, micro", "auc", "micro", "negative"),
     ("AUC, macro", "auc", "macro", "negative"),
 )
-REFERENCES: Final = {
-    "truth": "Against ground truth",
-    "labels": "Against the data set's own labels",
-    "report": "Against labels read from the test reports",
-}
+REFERENCES: Final = (
+    ("truth", "Against ground truth"),
+    ("labels", "Against the data set's own labels"),
+    ("report", "Against labels read from the test reports"),
+)
 _CURVES: Final = (
     ("report_loss", "report loss, training"),
     ("rationale_loss", "rationale loss, training"),
@@ -54,7 +54,7 @@ def score_tables(scores: Sequence[Score]) -> str:
     if not scores:
         return missing("the evaluation stage has not been made")
     parts = []
-    for reference, title in REFERENCES.items():
+    for reference, title in REFERENCES:
         here = [s for s in scores if s.reference == reference and s.subgroup is None and s.uncertain is not None]
         here = [s for s in here if s.observation is None and s.observations == 14]
         if here:
