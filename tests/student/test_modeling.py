@@ -135,3 +135,14 @@ def test_the_patch_prefix_halves_the_grid_until_it_fits() -> None:
     assert PatchPrefix(8, 12, side=16, grid=4)(torch.zeros(2, 256, 8)).shape == (2, 16, 12)
     assert PatchPrefix(8, 12, side=7, grid=4)(torch.zeros(2, 49, 8)).shape == (2, 16, 12)
     assert len(PatchPrefix(8, 12, side=4, grid=4).reduce) == 0
+
+
+def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    small_student().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    removed = next(name for name in tensors if name.startswith("queries."))
+    save_file({k: v for k, v in tensors.items() if k != removed}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=removed.replace(".", r"\.")):
+        load_student(tmp_path)

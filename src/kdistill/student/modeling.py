@@ -264,8 +264,20 @@ def load_student(model_dir: Path) -> KDistillStudent:
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in KDistillStudent(config).state_dict().items()}
     check_shapes(model_dir, expected)
-    model = KDistillStudent.from_pretrained(model_dir, local_files_only=True)
+    model, info = KDistillStudent.from_pretrained(model_dir, local_files_only=True, output_loading_info=True)
+    _refuse_partial(model_dir, info)
     return model.eval().to(memory_format=torch.channels_last)
+
+
+def _refuse_partial(model_dir: Path, info: dict[str, Any]) -> None:
+    """The library fills what a file lacks with random numbers and says so in a log line: such a model looks alive."""
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(str(name) for name in info[problem]):
+            raise WeightsError(
+                f"tensor {names[0]!r} and {len(names) - 1} more: {problem.replace('_', ' ')}",
+                where=str(model_dir),
+                remedy="The weights belong to another version of the model: train it again.",
+            )
 
 
 AutoModel.register(KDistillConfig, KDistillStudent)
