@@ -12,9 +12,11 @@ from kdistill.studies.config import StudiesConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from kdistill.student.config import StudentConfig
+
 #: Seconds on one core of the machine in benchmarks/ (CPU): measured, and off by a factor of two on other machines.
 SECONDS_PER_PHANTOM_IMAGE = 1 / 60
-SECONDS_PER_IMAGE_VISIT = 0.018
+SECONDS_PER_IMAGE_VISIT = 0.022
 #: Weights, gradients, two AdamW moments (float32) and activations of a small batch, beside Python and torch themselves.
 BYTES_PER_PARAMETER = 16
 BASE_MEMORY_GB = 0.9
@@ -76,8 +78,23 @@ def count_student_parameters(recipe: Recipe) -> int:
 
     tokenizer = _stand_in_tokenizer(_vocabulary_size(recipe))
     with torch.device("meta"):
-        model = build_model(recipe.student, tokenizer, teacher_model_dir=None, seed=0)
+        model = build_model(_with_stand_in_decoder(recipe), tokenizer, teacher_model_dir=None, seed=0)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _with_stand_in_decoder(recipe: Recipe) -> StudentConfig:
+    """A decoder that starts from the teacher has the teacher's size; there is no teacher yet."""
+    from kdistill.student.config import LlamaLanguageConfig, TransformersLanguageConfig
+
+    student, teacher = recipe.student, recipe.teacher
+    if student.language.kind != "teacher":
+        return student
+    match teacher.kind:
+        case "from_scratch":
+            sizes = teacher.model_dump(include={"hidden_size", "num_layers", "num_heads", "intermediate_size"})
+            return student.model_copy(update={"language": LlamaLanguageConfig(**sizes)})
+        case _:
+            return student.model_copy(update={"language": TransformersLanguageConfig(path=teacher.model)})
 
 
 def _vocabulary_size(recipe: Recipe) -> int:
