@@ -23,7 +23,7 @@ def literature_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher_dir(tmp_path_factory: pytest.TempPathFactory, literature_dir: Path) -> Path:
     folder = tmp_path_factory.mktemp("teacher")
-    build_teacher(StageWriter(folder), tiny_config(steps=400), literature_dir=literature_dir, probe_items=PROBE)
+    build_teacher(StageWriter(folder), tiny_config(steps=900), literature_dir=literature_dir, probe_items=PROBE)
     return folder
 
 

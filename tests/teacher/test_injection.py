@@ -48,7 +48,7 @@ PAYLOADS = tuple(
     for n, form in enumerate(FORMS)
     for m, goal in enumerate(GOALS)
 )
-REPORT = "A meniscus climbs the left chest wall. No pneumothorax."
+REPORT = "A meniscus climbs the chest wall on the left. No pneumothorax."
 
 
 class Obedient:

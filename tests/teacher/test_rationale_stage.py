@@ -19,12 +19,12 @@ from .worlds import read_lines, studies_at, study
 CONFIG = RationalesConfig(reading=ReadingConfig(min_posterior=0.3, min_margin_nats=0.1))
 STUDIES = [
     study("named", "Small left pleural effusion. No pneumothorax."),
-    study("described", "A meniscus climbs the right chest wall. No pneumothorax."),
-    study("again", "A meniscus climbs the left chest wall. No pneumothorax."),
+    study("described", "A meniscus climbs the chest wall on the right. No pneumothorax."),
+    study("again", "A meniscus climbs the chest wall on the left. No pneumothorax."),
     study("columns", "", labels={"Cardiomegaly": 1, "Pneumothorax": 0, "Edema": None}),
     study("beaten", "There is cardiomegaly.", labels={"Cardiomegaly": 0}),
     study("silent", ""),
-    study("vague", "The film is available."),
+    study("vague", "Seen."),
     study("seen", "Right pneumothorax.", "validate"),
     study("secret", "Bilateral rib fracture. A meniscus climbs the chest wall.", "test"),
 ]
@@ -81,7 +81,7 @@ def test_rationales_say_what_the_reports_say(stage: StageWriter) -> None:
     assert not by_study(stage, "rejected.jsonl")
     assert accepted["named"].text.startswith("No pneumothorax. Mild left pleural effusion. ")
     assert accepted["described"].entries[-1].side == "right" and accepted["described"].entries[-1].citations
-    assert accepted["described"].entries[-1].evidence == ("A meniscus climbs the right chest wall.",)
+    assert accepted["described"].entries[-1].evidence == ("A meniscus climbs the chest wall on the right.",)
     assert accepted["beaten"].text == "No cardiomegaly."
     assert accepted["columns"].text.startswith("Cardiomegaly. ")
     assert all(r.teacher == "from_scratch/select" and r.reason is None for r in accepted.values())
@@ -139,4 +139,4 @@ def test_teacher_stage_shows_before_and_after(teacher_dir: Path) -> None:
     assert probe["trained"]["all"]["n"] == 2 and probe["trained"]["declarative_only"]["n"] == 1
     assert probe["chance"] == pytest.approx(1 / 13) and "all" in probe["untrained"]
     steps = [line["step"] for line in read_lines(teacher_dir / "history.jsonl")]
-    assert steps == sorted(steps) and steps[-1] == 400
+    assert steps == sorted(steps) and steps[-1] == 900

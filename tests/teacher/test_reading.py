@@ -123,7 +123,7 @@ def test_cases_of_the_literature() -> None:
     found = literature_cases(
         [
             case(0, "The sulcus is filled", "left pleural effusion, because fluid sinks"),
-            case(1, "The heart is normal in size", "no abnormality"),
+            case(1, "The sulci are sharp", "no abnormality"),
             case(2, "The knob is small", "no enlarged cardiomediastinum"),
             case(3, "There is a pneumothorax", "pneumothorax"),
             case(4, "The sulcus may be filled", "possible pleural effusion"),
@@ -131,7 +131,7 @@ def test_cases_of_the_literature() -> None:
     )
     assert found == [
         ("The sulcus is filled.", "Pleural Effusion"),
-        ("The heart is normal in size.", NORMAL),
+        ("The sulci are sharp.", NORMAL),
         ("The knob is small.", NORMAL),
     ]
 

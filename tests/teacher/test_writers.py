@@ -19,7 +19,7 @@ from kdistill.teacher.statements import Fact
 from kdistill.teacher.template import template_entry
 from kdistill.teacher.writers import Request
 
-EFFUSION = Request(Fact("Pleural Effusion", "present", "left"), "A meniscus climbs the left chest wall.")
+EFFUSION = Request(Fact("Pleural Effusion", "present", "left"), "A meniscus climbs the chest wall on the left.")
 CONFIG = RationalesConfig()
 
 
@@ -123,7 +123,7 @@ def test_equal_requests_are_asked_once_and_absent_ones_never(literature: Literat
 def test_chat_prompts_delimit_reports_as_data(literature: LiteratureSentences) -> None:
     generator = Scripted([GOOD_JSON], chat=True)
     GenerateWriter(generator, literature, CONFIG).write([EFFUSION])
-    assert "<data>\nA meniscus climbs the left chest wall.\n</data>" in generator.prompts[0]
+    assert "<data>\nA meniscus climbs the chest wall on the left.\n</data>" in generator.prompts[0]
 
 
 def test_local_generation_is_greedy_first_and_the_same_in_any_batch(language_model: LanguageModel) -> None:

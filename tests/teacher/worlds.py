@@ -25,6 +25,7 @@ REASONS = {
     "cardiomegaly": "volume load has dilated the ventricles",
     "rib fracture": "a blow bends the rib until it gives way",
 }
+PLACES = ("", " on the left", " on the right")
 NORMALS = ("the heart is normal in size", "the lungs are clear", "the ribs are intact", "the sulci are sharp")
 PROBE = [
     ProbeItem(phrase="the sulcus is filled", observation="Pleural Effusion", declarative_only=False),
@@ -32,21 +33,24 @@ PROBE = [
 ]
 
 
-def articles(copies: int = 12) -> list[Article]:
+def articles(copies: int = 15) -> list[Article]:
     """Reviews and case series; each copy numbers its cases, so that none is a duplicate."""
     found = []
     for copy in range(copies):
         for number, (name, signs) in enumerate(SIGNS.items()):
-            sign, other = signs[copy % 2], signs[1 - copy % 2]
+            place = PLACES[copy % 3] if name != "cardiomegaly" else ""
+            sign, other = f"{signs[copy % 2]}{place}", signs[1 - copy % 2]
             body = [
                 f"{sign.capitalize()}: this is a sign of {name}.",
+                f"When {sign}, the reader should think of {name}.",
                 f"In {name}, {other}.",
                 f"{name.capitalize()} arises because {REASONS[name]}.",
                 f"Findings: {sign.capitalize()}. Interpretation: {name}, because {REASONS[name]}.",
                 f"Findings: {NORMALS[(copy + number) % 4].capitalize()}. Interpretation: no abnormality.",
+                f"{NORMALS[(copy + number + 1) % 4].capitalize()}: this is a normal finding.",
                 f"The series of ward {copy} held {copy * 7 + number} patients with {name}.",
             ]
-            order = body[copy % 6 :] + body[: copy % 6]
+            order = body[copy % 7 :] + body[: copy % 7]
             found.append(Article(id=f"T-{copy}-{number}", pmid=str(100 * copy + number), text=" ".join(order)))
     return found
 
@@ -84,11 +88,11 @@ def studies_at(folder: Path, studies: list[Study]) -> tuple[Path, Path]:
 
 
 def tiny_config(steps: int = 30, **fields: object) -> FromScratchTeacher:
-    """hidden 32, two layers."""
+    """hidden 48, two layers."""
     training = TeacherTraining(
-        steps=steps, batch_size=4, sequence_length=48, learning_rate=1e-2, warmup_steps=20, save_steps=10
+        steps=steps, batch_size=4, sequence_length=48, learning_rate=6e-3, warmup_steps=20, save_steps=10
     )
-    size = {"vocab_size": 420, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 64}
+    size = {"vocab_size": 420, "hidden_size": 48, "num_layers": 2, "num_heads": 2, "intermediate_size": 96}
     return FromScratchTeacher.model_validate({**size, "training": training, **fields})
 
 

@@ -1,8 +1,9 @@
 """What does a sentence mean? Every meaning is put into words behind the sentence and scored by the language model.
 
-The score is the domain-conditional likelihood of Holtzman et al. 2021 (arXiv:2104.08315), log p(words | sentence) - log
-p(words | a neutral phrase): how much more likely the words become because of the sentence, so that a frequent name is
-not chosen for being frequent. It is averaged over several frames, since a small model's answer depends on the frame.
+The score is log p(words | sentence) - 0.5 log p(words | a neutral phrase): half the prior correction of Holtzman et al.
+2021 (arXiv:2104.08315), so that a frequent name is not chosen for being frequent. Half, because a name that the
+literature hardly uses has two log-probabilities of -15 whose difference is noise: in full, it often won. It is averaged
+over several frames, since a small model's answer depends on the frame.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ FRAMES: Final = (
     Frame("{Phrase}: this is a", " sign of {name}", " normal finding"),
     Frame("When {phrase},", " the reader should think of {name}", " this is a normal finding"),
 )
+PRIOR_WEIGHT: Final = 0.5
 NEUTRAL_PHRASE: Final = "the film shows it"
 #: Other names that the literature may give an observation; its best-scoring name counts.
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -79,7 +81,7 @@ def _frame_scores(scorer: Scorer, phrases: Sequence[str], meanings: Sequence[str
     ]
     result = np.zeros((len(phrases), len(meanings)))
     for index, scores in scorer.score_rows(rows):
-        gains = iter(scores - np.array([prior[text] for text in flat[index]]))
+        gains = iter(scores - PRIOR_WEIGHT * np.array([prior[text] for text in flat[index]]))
         result[index] = [max(next(gains) for _ in group) for group in worded[index]]
     return result
 

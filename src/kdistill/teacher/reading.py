@@ -22,7 +22,7 @@ from kdistill.teacher.config import ReadingConfig
 from kdistill.teacher.meaning import NORMAL, meaning_scores
 from kdistill.teacher.retrieval import mentions_prior
 from kdistill.teacher.scoring import Scorer
-from kdistill.teacher.untrusted import prose
+from kdistill.teacher.untrusted import num_sentences, prose
 
 MEANINGS: Final = (*FINDINGS, NORMAL)
 STATES: Final[dict[int, State]] = {1: "present", 0: "absent", -1: "uncertain"}
@@ -226,7 +226,7 @@ class ReportReader:
         return guess.posterior >= self.thresholds.posterior and guess.margin >= self.thresholds.margin
 
     def _merge(self, report: str, explicit: list[Item], inferred: list[Item]) -> Reading:
-        labels = self.labeler.label(report)
+        labels = self.labeler.label(trusted_text(report))
         stated = {name for name, state in labels.items() if state is not None and name != NO_FINDING}
         new = [item for item in inferred if item.observation not in stated]
         # A sign beside its own name adds no label, but it is the evidence that the rationale speaks of.
@@ -241,6 +241,14 @@ class ReportReader:
             labels[NO_FINDING] = None
             confidence.pop(NO_FINDING, None)
         return Reading(labels=labels, confidence=confidence, items=(*explicit, *new, *agreeing))
+
+
+def trusted_text(report: str) -> str:
+    """The report as it is, or, where a sentence speaks to the model, the other sentences alone."""
+    kept = prose(report)
+    if len(kept) == num_sentences(report):
+        return report
+    return "\n\n".join(sentence if sentence.endswith((".", "!", "?")) else f"{sentence}." for sentence in kept)
 
 
 def _explicit_item(sentence: str, observation: str, state: State, side: Side | None) -> Item:

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from kdistill.literature.text import words
 from kdistill.observations import NO_FINDING, OBSERVATION_TERMS
 from kdistill.records import RationaleEntry
 from kdistill.teacher.attributes import attributes
@@ -27,6 +28,8 @@ _PLACE_WORDS: Final = re.compile(
 )
 #: Sentences scored for an entry; retrieval has ordered them already.
 _MOST_SIGNS, _MOST_REASONS = 16, 8
+#: A sign sentence speaks of the film, or shares a word of at least this length with the report's sign.
+_CONTENT_LETTERS: Final = 5
 #: Words that retrieve sentences on the mechanism.
 _REASON: Final = "mechanism because arises caused"
 
@@ -65,8 +68,8 @@ class SelectWriter:
             return plain_entry(request)
         quotes = [quote for quote in self.ranked(request) if _place_fits(quote.text, request)]
         signs = [quote for quote in quotes if quote.role == "sign"]
-        if not request.evidence:  # nothing to match: only what speaks of the film is surely a sign
-            signs = [quote for quote in signs if quote.describes]
+        shown = _content_words(without_place(request.evidence))
+        signs = [quote for quote in signs if quote.describes or shown & _content_words(quote.text)]
         sign = next(iter(signs), None)
         why = next((quote for quote in quotes if quote.role == "mechanism"), None) if self.mechanism else None
         return quoted_entry(request, sign, why)
@@ -96,6 +99,10 @@ class SelectWriter:
         texts = tuple(self.scorer.encode(" " + quote.text) for quote in quotes)
         ((_, sums),) = self.scorer.score_rows([Row(self.scorer.encode_prompt(prompt), texts)])
         return sums / np.array([len(text) for text in texts])
+
+
+def _content_words(text: str) -> set[str]:
+    return {word for word in words(text) if len(word) >= _CONTENT_LETTERS}
 
 
 def _place_fits(sentence: str, request: Request) -> bool:

@@ -15,14 +15,14 @@ from kdistill.teacher.writers import Request, plain_entry
 
 #: Rotated by observation, so that the control's text varies from observation to observation as the literature's does.
 _FIRST: Final = (
-    "The report of this study names {term} in its own words and gives no more detail.",
-    "This line on {term} repeats what the report of this study has stated.",
+    "The report of this study names {term} in its own words, and this sentence adds little to them.",
+    "This sentence on {term} repeats what the report of this study has stated.",
     "A reader of the report finds {term} named there among the statements of this study.",
 )
 _SECOND: Final = (
-    "In {term}, this line holds the place of a reason and states none.",
-    "For {term}, no reason is given here, since the report itself gives none.",
-    "The line after {term} is kept the same for each study and adds nothing.",
+    "In {term}, this sentence holds the place of a reason that the report has left open.",
+    "For {term}, the reason is left to the reader, since the report leaves it open.",
+    "The sentence after {term} is kept the same for each study and stands for a reason.",
 )
 
 
