@@ -33,7 +33,7 @@ def test_good_folder_passes_and_shapes_are_read(tmp_path: Path) -> None:
     assert read_shapes(tmp_path) == {"a": (2, 3), "b": (4,)}
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pt2", "model.pth", "w.joblib", "w.pkl", "w.npy"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "m.pt", "m.pt2", "m.pth", "w.joblib", "w.pkl", "w.npy"])
 def test_pickled_weights_are_refused_with_the_conversion(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(WeightsError, match="pickled") as caught:
