@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -97,7 +97,7 @@ class LocalGenerator:
         sampling = {"do_sample": True, "temperature": self.config.temperature} if attempt else {"do_sample": False}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed * 1000 + attempt)
-            output = model.generate(
+            output: Any = model.generate(  # type: ignore[operator]
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=self.config.max_new_tokens,

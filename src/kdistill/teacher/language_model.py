@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -78,6 +79,10 @@ def _from_scratch(config: FromScratchTeacher, texts: list[str]) -> LanguageModel
         num_key_value_heads=config.num_heads,
         max_position_embeddings=config.max_positions,
         tie_word_embeddings=True,
+        # The library's 0.02 is meant for widths of thousands; at 144 it leaves attention flat for hundreds of steps.
+        initializer_range=config.hidden_size**-0.5,
+        # On a CPU the fused attention's backward pass costs more than plain matrix products at these sizes.
+        attn_implementation=None if torch.cuda.is_available() else "eager",  # type: ignore[call-arg]
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -101,11 +106,18 @@ def load(source: str) -> LanguageModel:
     tokenizer = load_tokenizer(source)
     model = _load_weights(source, local=folder.is_dir())
     add_special_tokens(tokenizer)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > num_embeddings(model):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     return LanguageModel(model.eval(), tokenizer, folder.name)
+
+
+def num_embeddings(model: PreTrainedModel) -> int:
+    """Rows of the input embeddings."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return int(weight.shape[0])
 
 
 def _load_weights(source: str, *, local: bool) -> PreTrainedModel:
@@ -113,7 +125,7 @@ def _load_weights(source: str, *, local: bool) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         if local:
             _check_against_config(Path(source), config)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             local_files_only=local,
@@ -121,6 +133,7 @@ def _load_weights(source: str, *, local: bool) -> PreTrainedModel:
             dtype=torch.float32,
             output_loading_info=True,
         )
+        model, info = loaded
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"no causal language model could be loaded ({type(error).__name__})",
@@ -146,14 +159,14 @@ def _with_adapters(config: LoraTeacher) -> LanguageModel:
     base = load(config.model)
     settings = LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # a float works as well
         lora_dropout=config.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        model = get_peft_model(base.model, settings)
+        model: Any = get_peft_model(base.model, settings)
     return LanguageModel(model, base.tokenizer, base.name)
 
 

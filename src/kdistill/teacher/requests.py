@@ -58,14 +58,12 @@ def _explicit_first(items: Sequence[Item], values: Sequence[T | None]) -> set[T]
 
 def _side(items: Sequence[Item]) -> Side | None:
     """Left and right make bilateral."""
-    found = _explicit_first(items, [item.side for item in items])
-    if len(found) > 1:
-        return "bilateral"
-    return next(iter(found), None)
+    found: set[Side] = _explicit_first(items, [item.side for item in items])
+    return "bilateral" if len(found) > 1 else next(iter(found), None)
 
 
 def _zone(items: Sequence[Item]) -> Zone | None:
-    found = _explicit_first(items, [item.zone for item in items])
+    found: set[Zone] = _explicit_first(items, [item.zone for item in items])
     return found.pop() if len(found) == 1 else None
 
 

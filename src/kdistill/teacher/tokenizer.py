@@ -87,7 +87,7 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
         How many tokens were added: the model's embeddings grow by as many.
     """
     missing = {name: token for name, token in _roles().items() if getattr(tokenizer, name) is None}
-    added = tokenizer.add_special_tokens(missing) if missing else 0
+    added = tokenizer.add_special_tokens({**missing}) if missing else 0
     known = tokenizer.get_vocab()
     sections = [token for token in SECTION_TOKENS if token not in known]
     if sections:
