@@ -10,7 +10,7 @@ from pathlib import Path
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow")
 _OPTIONAL = {"peft": "LoRA teachers: pip install 'kdistill[llm]'"}
-#: `make demo` stays below this (measured peak in benchmarks/).
+#: `make demo` stays below this (LOG.md).
 _MEMORY_GB = 4.0
 _DISK_GB = 2.0
 

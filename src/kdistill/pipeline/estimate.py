@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from kdistill.student.config import StudentConfig
 
-#: Seconds on one core of the machine in benchmarks/ (CPU): measured, and off by a factor of two on other machines.
+#: Seconds on one core (measured, LOG.md); off by a factor of two on other machines.
 SECONDS_PER_PHANTOM_IMAGE = 1 / 60
 SECONDS_PER_IMAGE_VISIT = 0.022
 #: Weights, gradients, two AdamW moments (float32) and activations of a small batch, beside Python and torch themselves.
