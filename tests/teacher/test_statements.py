@@ -102,6 +102,13 @@ def test_words(sentence: str, side: str | None, zone: str | None, severity: str 
     assert (side_of(sentence), zone_of(sentence), severity_of(sentence)) == (side, zone, severity)
 
 
+def test_sizes_in_a_described_sign_are_no_degree() -> None:
+    sign = "The fissure on the right has moved and the lobe is small."
+    assert attributes(sign, "Atelectasis", sizes=False) == Attributes("right", None, None)
+    assert attributes("Slightly displaced small fissure.", "Atelectasis", sizes=False).severity == "mild"
+    assert attributes("Small right pneumothorax.", "Pneumothorax").severity == "mild"
+
+
 def test_midline_observations_have_no_side() -> None:
     assert attributes("The right atrial border appears doubled, markedly.", "Cardiomegaly") == Attributes(
         None, None, "severe"

@@ -28,6 +28,9 @@ _SEVERITIES: Final[tuple[tuple[Severity, re.Pattern[str]], ...]] = (
         ),
     ),
 )
+#: Sizes are degrees beside a name ("small effusion"), but in a described sign they belong to what is described
+#: ("the lobe is small").
+_SIZES: Final = re.compile(r"\b(?:small|large|tiny|extensive|massive|gross|medium)\b", re.IGNORECASE)
 
 
 class Attributes(NamedTuple):
@@ -59,7 +62,7 @@ def severity_of(sentence: str) -> Severity | None:
     return next((severity for severity, pattern in _SEVERITIES if pattern.search(sentence)), None)
 
 
-def attributes(sentence: str, observation: str) -> Attributes:
+def attributes(sentence: str, observation: str, *, sizes: bool = True) -> Attributes:
     """Read side, zone and severity, as far as the observation's site (sites.py) has sides and zones.
 
     "The right atrial border is doubled" describes cardiomegaly, which has no side: the site decides, not the word.
@@ -67,6 +70,7 @@ def attributes(sentence: str, observation: str) -> Attributes:
     Args:
         sentence: One sentence of a report or of our own.
         observation: One of OBSERVATIONS.
+        sizes: Whether words of size ("small") count as degrees: not where the sentence does not name the observation.
 
     Raises:
         KeyError: The observation is unknown.
@@ -75,5 +79,5 @@ def attributes(sentence: str, observation: str) -> Attributes:
     return Attributes(
         side=side_of(sentence) if site.lateralised else None,
         zone=zone_of(sentence) if site.zoned and site.lateralised else None,
-        severity=severity_of(sentence),
+        severity=severity_of(sentence if sizes else _SIZES.sub(" ", sentence)),
     )

@@ -207,7 +207,7 @@ class ReportReader:
             guess = guesses[sentence]
             if guess.meaning != NORMAL and self._accepts(guess):
                 state: State = "uncertain" if _HEDGED.search(sentence) else "present"
-                said = attributes(sentence, guess.meaning)
+                said = attributes(sentence, guess.meaning, sizes=False)
                 items.append(
                     Item(
                         sentence=sentence,
