@@ -23,10 +23,15 @@ class Recipe(ConfigModel):
     """Everything a run does, in the order in which it happens."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run's folder below runs/.")
-    description: str = Field("", description="What the run is for; shown on its report.")
-    processes: int = Field(1, ge=1, le=64, description="Students trained at the same time, each in its own process.")
+    description: str = Field(default="", description="What the run is for; shown on its report.")
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Students trained at the same time, each in its own process."
+    )
     threads: int = Field(
-        1, ge=1, le=256, description="CPU threads of each process; results are equal byte for byte at equal threads."
+        default=1,
+        ge=1,
+        le=256,
+        description="CPU threads of each process; results are equal byte for byte at equal threads.",
     )
     studies: StudiesConfig
     literature: LiteratureConfig

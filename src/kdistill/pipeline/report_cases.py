@@ -122,7 +122,7 @@ def _readings(
     """What was published in predictions.parquet; the model adds the evidence maps, which are not stored there."""
     for case, reading in zip(chosen, reader.read(pixels), strict=True):
         row = said[case.study.study_id]
-        texts = {key: row[key] or "" for key in ("findings", "impression", "rationale")}
+        texts: dict[str, Any] = {key: row[key] or "" for key in ("findings", "impression", "rationale")}
         if row["probabilities"] is None:
             yield replace(reading, **texts)
         else:

@@ -264,7 +264,9 @@ def load_student(model_dir: Path) -> KDistillStudent:
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in KDistillStudent(config).state_dict().items()}
     check_shapes(model_dir, expected)
-    model, info = KDistillStudent.from_pretrained(model_dir, local_files_only=True, output_loading_info=True)
+    loaded: Any = KDistillStudent.from_pretrained(model_dir, local_files_only=True, output_loading_info=True)
+    model, info = loaded  # a pair under output_loading_info, which the library's annotation does not know
+    assert isinstance(model, KDistillStudent)
     _refuse_partial(model_dir, info)
     return model.eval().to(memory_format=torch.channels_last)
 

@@ -20,12 +20,14 @@ class ImageSource(ConfigModel):
     """What every source of image files shares."""
 
     path: str = Field(description="Folder of the data set, relative to the working directory.")
-    size_px: int = Field(128, ge=32, le=1024, description="Side of the square image that the student sees, in pixels.")
-    max_rejected_share: float = Field(
-        0.05, ge=0, le=1, description="The run fails when a larger share of the listed images cannot be used."
+    size_px: int = Field(
+        default=128, ge=32, le=1024, description="Side of the square image that the student sees, in pixels."
     )
-    validate_share: float = Field(0.15, ge=0, lt=1, description="Share of patients (by hash) for validation.")
-    test_share: float = Field(0.25, ge=0, lt=1, description="Share of patients (by hash) for the test.")
+    max_rejected_share: float = Field(
+        default=0.05, ge=0, le=1, description="The run fails when a larger share of the listed images cannot be used."
+    )
+    validate_share: float = Field(default=0.15, ge=0, lt=1, description="Share of patients (by hash) for validation.")
+    test_share: float = Field(default=0.25, ge=0, lt=1, description="Share of patients (by hash) for the test.")
 
 
 class FolderStudies(ImageSource):
@@ -55,7 +57,8 @@ class CombinedStudies(ConfigModel):
     kind: Literal["combined"] = "combined"
     sources: tuple[FileSource, ...] = Field(min_length=1, description="The sources, in order.")
     confounds: tuple[str, ...] = Field(
-        (), description="Sentences on what differs between the sources besides the findings; shown beside the scores."
+        default=(),
+        description="Sentences on what differs between the sources besides the findings; shown beside the scores.",
     )
 
     @field_validator("sources")

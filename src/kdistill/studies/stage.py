@@ -76,8 +76,8 @@ def _build_files(stage: StageWriter, sources: tuple[FileSource, ...], on_progres
     total, done = sum(len(table.studies) for table in tables), 0
     writer = _StudyWriter()
     for source, table in zip(sources, tables, strict=True):
-        for item, reason in table.left_out:
-            writer.reject(stage, item, reason)
+        for name, reason in table.left_out:
+            writer.reject(stage, name, reason)
         before = len(writer.studies)
         for item in table.studies:
             writer.add(stage, item, source)

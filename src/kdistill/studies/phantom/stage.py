@@ -75,7 +75,9 @@ def _write_studies(
     stage: StageWriter, config: PhantomConfig, plans: Sequence[tuple[Split, StudyPlan]], rendered: Iterator[Rendering]
 ) -> list[Truth]:
     images = np.empty((len(plans), config.size_px, config.size_px), dtype=np.uint8)
-    studies, truths, masks = [], [], []
+    studies: list[Study] = []
+    truths: list[Truth] = []
+    masks: list[np.ndarray] = []
     for row, (split, plan) in enumerate(plans):
         rendering = next(rendered)
         images[row] = to_bytes(rendering.image)
@@ -94,7 +96,9 @@ def _write_studies(
 def _write_pairs(
     stage: StageWriter, pairs: Sequence[tuple[str, str, StudyPlan, StudyPlan]], rendered: Iterator[Rendering]
 ) -> None:
-    images, masks, records = [], [], []
+    images: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    records: list[CounterfactualPair] = []
     for number, (kind, observation, before, after) in enumerate(pairs):
         shown = [next(rendered), next(rendered)]
         images += [to_bytes(rendering.image) for rendering in shown]
