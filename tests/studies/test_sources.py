@@ -109,7 +109,7 @@ def test_all_mistakes_of_a_table_are_named_with_their_lines(folder):
 def test_duplicate_and_contradicting_rows_of_a_study_are_named(folder):
     rows = [row(1), row(1), {**row(1, findings="x"), "image_path": "images/b.png"}]
     with pytest.raises(
-        InputError, match="line 3: duplicate study.*line 4: the study stands above with another findings"
+        InputError, match=r"line 3: duplicate study.*\n.*line 4: the study stands above with another findings"
     ):
         read_folder(folder(rows))
 

@@ -42,7 +42,7 @@ class Problems:
         if self.found:
             more = len(self.found) - MAX_PROBLEMS
             shown = self.found[:MAX_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-            raise InputError("; ".join(shown), where=self.where, remedy=remedy)
+            raise InputError("\n  ".join(["has mistakes", *shown]), where=self.where, remedy=remedy)
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
