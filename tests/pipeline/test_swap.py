@@ -64,8 +64,10 @@ def test_one_line_swaps_the_teacher(tmp_path, line):
     model = save_teacher(tmp_path / "lm", "qwen3" if line == "lora" else "llama")
     override = f"teacher={{kind: {line}, model: {model}, training: {{steps: 4, batch_size: 2, sequence_length: 64}}}}"
     kdistill("student", "train", str(recipe), override, "--arm", "full", "--out", str(tmp_path / "run"))
-    metrics = json.loads((tmp_path / "run" / "teacher" / "metrics.json").read_text())
-    assert line in metrics["teacher"]
+    teacher = tmp_path / "run" / "teacher"
+    assert f"kind: {line}" in (teacher / "config.yaml").read_text()
+    architecture = json.loads((teacher / "model" / "config.json").read_text())["model_type"]
+    assert architecture == ("qwen3" if line == "lora" else "llama")
 
 
 def test_one_line_swaps_the_vision_encoder(tmp_path):

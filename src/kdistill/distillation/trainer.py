@@ -124,7 +124,9 @@ class _Watch(TrainerCallback):
             and self.trainer is not None
             and (not step % self.validation_steps or step == last)
         ):
+            due = control.should_log
             self.trainer.log(self.validate(self.trainer.student))
+            control.should_log = due  # any log clears it, and the training figures of this step would be lost
 
 
 def training_arguments(
@@ -212,7 +214,12 @@ def train(
             micro_batch //= 2
             logger.warning("out of memory: going on with a micro-batch of %d", micro_batch)
     model.eval()
-    return [{k: v for k, v in line.items() if k not in _UNKEPT} for line in trainer.state.log_history if _kept(line)]
+    # Sorted keys: a resumed run reads the older lines back from trainer_state.json, in another order.
+    return [
+        {key: line[key] for key in sorted(line) if key not in _UNKEPT}
+        for line in trainer.state.log_history
+        if _kept(line)
+    ]
 
 
 def has_batch_statistics(model: nn.Module) -> bool:
