@@ -42,6 +42,12 @@ _PRIOR: Final = re.compile(
     r"|(?:im|pro)proved|worsen\w*|progress\w*|resol\w+|increased since|decreased since)\b",
     re.IGNORECASE,
 )
+#: The sentence tells of one patient or points at a picture: true there, misleading in another patient's rationale.
+_ONE_PATIENT: Final = re.compile(
+    r"\b(?:he|she|his|her|hers|him|(?:the|a|our|this|one) patient|patient's|(?:year|month|day)s?[- ]old|prescribed"
+    r"|admitted|admission|discharged|underwent|all (?:two|three|four|five|six)|arrow(?:s|heads?)?|fig(?:ure)?s?)\b",
+    re.IGNORECASE,
+)
 _LEAST_WORDS: Final = 5
 
 
@@ -71,6 +77,11 @@ def role_of(sentence: str) -> Role:
     if _COPULA.search(sentence):
         return "definition"
     return "mechanism" if _CAUSAL.search(sentence) else "sign"
+
+
+def tells_of_one_patient(sentence: str) -> bool:
+    """Whether a sentence is about somebody in particular instead of the condition."""
+    return bool(_ONE_PATIENT.search(sentence))
 
 
 def mentions_prior(text: str) -> bool:
@@ -129,7 +140,9 @@ class LiteratureSentences:
         num_words = len(sentence.split())
         if not _LEAST_WORDS <= num_words <= self.max_words or not sentence.endswith(".") or ":" in sentence:
             return False
-        return self._states(sentence) == ((observation, 1),) and not mentions_prior(sentence)
+        if mentions_prior(sentence) or tells_of_one_patient(sentence):
+            return False
+        return self._states(sentence) == ((observation, 1),)
 
     def _read_states(self, sentence: str) -> tuple[tuple[str, int], ...]:
         return tuple(
