@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 #: Seconds on one core (measured, LOG.md); off by a factor of two on other machines.
 SECONDS_PER_PHANTOM_IMAGE = 1 / 60
 SECONDS_PER_IMAGE_VISIT = 0.022
-#: Weights, gradients, two AdamW moments (float32) and activations of a small batch, beside Python and torch themselves.
+#: Weights, gradients and two AdamW moments (float32).
 BYTES_PER_PARAMETER = 16
-BASE_MEMORY_GB = 0.9
+#: The main process; each training process with Python, torch, kernels and activations (measured, LOG.md).
+MAIN_MEMORY_GB = 0.7
+PROCESS_MEMORY_GB = 1.5
 
 
 def estimate(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
@@ -43,7 +45,9 @@ def estimate(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "students": len(student_keys(recipe)),
         "image_visits": visits,
         "student_parameters": parameters,
-        "memory_gb": round(recipe.processes * (BASE_MEMORY_GB + parameters * BYTES_PER_PARAMETER / 1e9), 1),
+        "memory_gb": round(
+            MAIN_MEMORY_GB + recipe.processes * (PROCESS_MEMORY_GB + parameters * BYTES_PER_PARAMETER / 1e9), 1
+        ),
         "minutes": round(seconds / 60, 1),
         "stages": {stage.name: (stage.path / MANIFEST).is_file() for stage in stages},
     }
