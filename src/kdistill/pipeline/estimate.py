@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdistill.pipeline.recipe import Recipe
-from kdistill.pipeline.stages import REFERENCE_ARMS, RunFolder, all_stages, student_keys
+from kdistill.pipeline.stages import RunFolder, all_stages, is_reference, student_keys
 from kdistill.studies.config import StudiesConfig
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def estimate(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     from kdistill.artifact import MANIFEST
 
     studies = count_studies(recipe.studies)
-    trained = [key for key in student_keys(recipe) if key[0] not in REFERENCE_ARMS]
+    trained = [key for key in student_keys(recipe) if not is_reference(key[0])]
     visits = recipe.distillation.num_image_visits * len(trained)
     parameters = count_student_parameters(recipe)
     stages = all_stages(recipe, RunFolder(run_dir))

@@ -21,11 +21,11 @@ from kdistill.errors import EnvironmentFault, PolicyError
 from kdistill.interrupt import Interrupted, SignalWatch
 from kdistill.pipeline.recipe import Recipe
 from kdistill.pipeline.stages import (
-    REFERENCE_ARMS,
     RunFolder,
     Stage,
     base_stages,
     closing_stages,
+    is_reference,
     student_keys,
     student_stage,
 )
@@ -185,8 +185,8 @@ def _make_students(recipe: Recipe, run: RunFolder, watcher: Watcher, signals: Si
     """Trained arms first, side by side; then the references that read the `label` student."""
     keys = student_keys(recipe)
     for wave in (
-        [key for key in keys if key[0] not in REFERENCE_ARMS],
-        [key for key in keys if key[0] in REFERENCE_ARMS],
+        [key for key in keys if not is_reference(key[0])],
+        [key for key in keys if is_reference(key[0])],
     ):
         missing = []
         for arm, seed in wave:

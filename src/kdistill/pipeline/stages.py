@@ -10,13 +10,10 @@ from typing import Any
 
 from kdistill.artifact import StageWriter
 from kdistill.config import ConfigModel
+from kdistill.distillation.config import ARMS, REFERENCE_STUDENT
 from kdistill.interrupt import OnProgress
 from kdistill.pipeline.recipe import Recipe
 from kdistill.records import Article, ProbeItem, Study
-
-#: Arms that are no training of their own but are derived from the `label` student of the same seed.
-REFERENCE_ARMS = ("nearest_report", "classifier_template")
-LABEL_ARM = "label"
 
 Build = Callable[[StageWriter, OnProgress], None]
 
@@ -57,9 +54,14 @@ class RunFolder:
         return self.dir / "student" / arm / f"seed-{seed}"
 
 
+def is_reference(arm: str) -> bool:
+    """Whether an arm is no training of its own but derived from another arm's student of the same seed."""
+    return ARMS[arm].kind != "trained"
+
+
 def student_keys(recipe: Recipe) -> list[tuple[str, int]]:
     """(arm, seed) of every student; those that others derive from come first."""
-    arms = sorted(recipe.distillation.arms, key=lambda arm: (arm in REFERENCE_ARMS, arm != LABEL_ARM))
+    arms = sorted(recipe.distillation.arms, key=lambda arm: (is_reference(arm), arm != REFERENCE_STUDENT))
     return [(arm, seed) for seed in recipe.distillation.seeds for arm in arms]
 
 
@@ -171,7 +173,7 @@ def _rationales(recipe: Recipe, run: RunFolder) -> Stage:
 
 def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
     """One student: arm and seed. Its configuration leaves out which other arms and seeds the recipe has."""
-    label_dir = run.student(LABEL_ARM, seed) if arm in REFERENCE_ARMS else None
+    label_dir = run.student(REFERENCE_STUDENT, seed) if is_reference(arm) else None
 
     def build(stage: StageWriter, on_progress: OnProgress) -> None:
         from kdistill.distillation.stage import build_student

@@ -29,7 +29,7 @@ class SourceStudy:
 
 @dataclass
 class SourceTable:
-    """All studies of one source, what was left out of it and why, and the sets' known confounds."""
+    """All studies of one source, and what was left out of it and why."""
 
     studies: list[SourceStudy]
     left_out: list[tuple[str, str]] = field(default_factory=list)
