@@ -137,6 +137,14 @@ def test_the_patch_prefix_halves_the_grid_until_it_fits() -> None:
     assert len(PatchPrefix(8, 12, side=4, grid=4).reduce) == 0
 
 
+@pytest.mark.parametrize("norm", ["batch", "channel"])
+def test_the_patch_prefix_normalises_as_the_encoder_does(norm: str) -> None:
+    student = small_student(reasoning_input="patches", vision={**CNN, "norm": norm})
+    assert student.patch_prefix is not None
+    batch_statistics = any(isinstance(module, torch.nn.BatchNorm2d) for module in student.patch_prefix.modules())
+    assert batch_statistics == (norm == "batch")
+
+
 def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

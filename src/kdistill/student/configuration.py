@@ -38,7 +38,7 @@ class KDistillConfig(PretrainedConfig):
         pixel_mean: float = 0.45,
         pixel_std: float = 0.25,
         reasoning_input: str = "observations",
-        pooled_patch_grid: int = 8,
+        pooled_patch_grid: int = 4,
         dropout: float = 0.0,
         teacher_hidden_size: int = 0,
         token_ids: dict[str, int] | None = None,

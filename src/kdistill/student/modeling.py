@@ -101,13 +101,14 @@ class KDistillStudent(PreTrainedModel):
         )
         language_width = self.language.get_input_embeddings().embedding_dim
         self.observation_prefix = nn.Linear(width, language_width) if config.reasoning_input != "patches" else None
-        self.patch_prefix = (
-            PatchPrefix(width, language_width, grid_side(self.vision, config.image_size_px), config.pooled_patch_grid)
-            if config.reasoning_input != "observations"
-            else None
-        )
+        reads_patches = config.reasoning_input != "observations"
+        self.patch_prefix = self._patch_prefix(config, language_width) if reads_patches else None
         self.semantic = nn.Linear(width, config.teacher_hidden_size) if config.teacher_hidden_size else None
         self.post_init()
+
+    def _patch_prefix(self, config: KDistillConfig, language_width: int) -> PatchPrefix:
+        side = grid_side(self.vision, config.image_size_px)
+        return PatchPrefix(config.hidden_size, language_width, side, config.pooled_patch_grid, self.vision.norm)
 
     def _init_weights(self, module: nn.Module) -> None:
         """He et al. 2015 (arXiv:1502.01852) for convolutions, unit-variance linear layers, queries of unit scale."""

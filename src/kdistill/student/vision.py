@@ -58,6 +58,7 @@ class SmallCnn(nn.Module):
 
     def __init__(self, config: CnnVisionConfig) -> None:
         super().__init__()
+        self.norm: NormKind = config.norm
         self.out_channels = config.channels
         self.layers = nn.Sequential(
             nn.Conv2d(1, config.stem_channels, 7, stride=4, padding=3),
@@ -80,14 +81,15 @@ class PatchPrefix(nn.Module):
     """What an end-to-end decoder reads: patch tokens brought down to a coarse grid by strided convolutions.
 
     Convolutions and not an average: each token sees a large part of the image, as in the encoders that report
-    generators are trained end to end with.
+    generators are trained end to end with. They normalise as the encoder does: with LayerNorm here the decoder of
+    `report_only` hardly looked at the image (LOG.md, 2026-11-24).
     """
 
-    def __init__(self, width: int, language_width: int, side: int, grid: int) -> None:
+    def __init__(self, width: int, language_width: int, side: int, grid: int, norm: NormKind = "channel") -> None:
         super().__init__()
         layers: list[nn.Module] = []
         while side > grid:
-            layers += [nn.Conv2d(width, width, 3, stride=2, padding=1), nn.ReLU(), ChannelNorm(width)]
+            layers += [nn.Conv2d(width, width, 3, stride=2, padding=1), make_norm(norm, width), nn.ReLU()]
             side = (side + 1) // 2
         self.reduce = nn.Sequential(*layers)
         self.project = nn.Linear(width, language_width)
@@ -110,6 +112,7 @@ class TransformersVision(nn.Module):
 
     def __init__(self, model: PreTrainedModel, *, trainable: bool = True) -> None:
         super().__init__()
+        self.norm: NormKind = "channel"  # for what stands after it; inside, the model normalises as it always does
         self.model = model
         self.out_channels = feature_channels(model.config)
         self.num_channels = int(model.config.num_channels)
