@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from kdistill.errors import InputError
-from kdistill.observations import OBSERVATIONS, LabelState
+from kdistill.observations import FINDINGS, OBSERVATIONS, LabelState
 
 Split = Literal["train", "validate", "test"]
 State = Literal["present", "absent", "uncertain"]
@@ -186,7 +186,14 @@ class ProbeItem(Record):
 
     phrase: str
     observation: str
-    declarative_only: bool
+    declarative_only: bool = False
+
+    @field_validator("observation")
+    @classmethod
+    def _is_a_finding(cls, value: str) -> str:
+        if value not in FINDINGS:
+            raise ValueError(f"{value!r} is none of {', '.join(FINDINGS)}")
+        return value
 
 
 R = TypeVar("R", bound=Record)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from kdistill.artifact import find_stages, lock_run, read_manifest, verify_stage
+from kdistill.records import write_jsonl
+from kdistill.studies.phantom.knowledge import probe_items
 
 from .tiny import TINY, kdistill, write_recipe
 
@@ -188,3 +190,20 @@ def test_any_folder_runs_through_the_same_recipe_by_one_line(tmp_path):
     kdistill("run", str(recipe), "--out", str(tmp_path / "run"))
     scores = json.loads((tmp_path / "run" / "evaluation" / "scores.json").read_text())
     assert any(score["reference"] == "truth" and score["value"] is not None for score in scores)
+
+
+def test_the_teacher_answers_signs_of_ones_own(tiny_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """On the items that the stage itself asked, the command gives the stage's own figures."""
+    _, run = tiny_run
+    items = tmp_path / "items.jsonl"
+    write_jsonl(items, probe_items())
+    answered = json.loads(kdistill("teacher", "probe", str(run), "--items", str(items), "--json").stdout)
+    assert answered["trained"] == json.loads((run / "teacher" / "probe.json").read_text())["trained"]
+
+
+def test_a_probe_item_of_no_observation_is_named(tiny_run: tuple[Path, Path], tmp_path: Path) -> None:
+    _, run = tiny_run
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"phrase": "a black rim", "observation": "Gas"}\n')
+    done = kdistill("teacher", "probe", str(run), "--items", str(items), check=2)
+    assert "items.jsonl line 1: observation: Value error, 'Gas' is none of Enlarged Cardiomediastinum" in done.stderr

@@ -24,9 +24,16 @@ def train(recipe: str = RecipeArgument, overrides: list[str] = OverridesArgument
 
 
 @app.command()
-def probe(run_dir: Path = RunArgument, as_json: bool = JsonOption) -> None:
+def probe(
+    run_dir: Path = RunArgument,
+    as_json: bool = JsonOption,
+    items: Path | None = typer.Option(
+        None, help="Your own signs instead: JSON Lines of phrase, observation, declarative_only."
+    ),
+) -> None:
     """Ask which observation each radiographic sign belongs to (13-way choice by likelihood)."""
-    found = json.loads(_published(run_dir, "teacher", "probe.json").read_text(encoding="utf-8"))
+    stored = _published(run_dir, "teacher", "probe.json")
+    found = _probe_anew(stored.parent / "model", items) if items else json.loads(stored.read_text(encoding="utf-8"))
     if as_json:
         emit_json(found)
         return
@@ -35,6 +42,17 @@ def probe(run_dir: Path = RunArgument, as_json: bool = JsonOption) -> None:
             typer.echo(f"{name}: {value}")
         elif isinstance(value, dict):
             typer.echo(f"{name}: " + ", ".join(f"{key} {item}" for key, item in value.items()))
+
+
+def _probe_anew(model_dir: Path, items: Path) -> dict[str, object]:
+    from kdistill.records import ProbeItem, read_jsonl
+    from kdistill.teacher.language_model import load
+    from kdistill.teacher.probe import probe
+    from kdistill.teacher.scoring import Scorer
+
+    teacher = load(str(model_dir))
+    teacher.model.eval()
+    return {"trained": probe(Scorer(teacher), list(read_jsonl(items, ProbeItem))).model_dump(), "chance": 1 / 13}
 
 
 @rationales_app.command()
