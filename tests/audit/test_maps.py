@@ -20,6 +20,7 @@ from kdistill.audit.resampling import PatientBootstrap
 from kdistill.audit.saliency import (
     centre_gaussian,
     grad_cam,
+    hires_cam,
     integrated_gradients,
     normalise,
     random_maps,
@@ -126,6 +127,15 @@ def test_grad_cam_of_a_linear_head_is_the_class_activation_map() -> None:
     found = grad_cam(features, lambda a: (a.mean(dim=(2, 3)) * weights).sum(dim=1))
     expected = torch.relu((features * weights[:, None, None]).sum(dim=1) / 16)
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_hires_cam_is_exact_where_a_head_weighs_places_and_grad_cam_is_not() -> None:
+    """For score = sum_cij w_cij A_cij the contribution of a place is sum_c w_cij A_cij (Draelos and Carin 2020)."""
+    generator = torch.Generator().manual_seed(0)
+    features, weights = torch.rand((2, 5, 4, 4), generator=generator), torch.randn((5, 4, 4), generator=generator)
+    expected = torch.relu((features * weights).sum(dim=1))
+    assert torch.allclose(hires_cam(features, lambda a: (a * weights).sum(dim=(1, 2, 3))), expected, atol=1e-6)
+    assert not torch.allclose(grad_cam(features, lambda a: (a * weights).sum(dim=(1, 2, 3))), expected, atol=1e-1)
 
 
 def test_grids_and_normalisation() -> None:

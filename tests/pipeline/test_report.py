@@ -201,7 +201,8 @@ def test_audit_of_a_finished_run(tiny_run: tuple[Path, Path]) -> None:
     for test in ("pointing_game", "weight_randomisation", "swap_image", "off_target_stability_report"):
         assert by_test[test, "full"]["value"] is not None, test
     assert by_test["citations_verbatim", "teacher"]["value"] == 1.0
-    assert by_test["pointing_game_gradcam", "label"]["value"] is not None
+    for method in ("gradcam", "hirescam"):
+        assert by_test[f"pointing_game_{method}", "label"]["value"] is not None, method
 
 
 def test_cases_are_chosen_by_rule_alone() -> None:

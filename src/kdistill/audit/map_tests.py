@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kdistill.audit import saliency
 from kdistill.audit.config import AuditConfig
-from kdistill.audit.maps import MapCases, attention_maps, grad_cam_maps, gradient_maps, map_cases
+from kdistill.audit.maps import MapCases, activation_maps, attention_maps, gradient_maps, map_cases
 from kdistill.audit.material import Cases, Said, TextReader
 from kdistill.audit.pointing import MEASURES, Method, pointing_rows
 from kdistill.audit.randomisation import PARTS, randomisation_rows
@@ -87,8 +87,11 @@ def _others(
     source = min(headed, key=lambda arm: (arm != config.saliency_arm, arm == config.arm, arm))
     explained = headed[source]
     note = "" if source == config.saliency_arm else f"computed on {source}: the recipe has no arm {config.saliency_arm}"
-    yield Method("gradcam", source, [(cases, grad_cam_maps(reader.model, cases)) for reader in explained], note)
-    work.on_step()
+    for name, method in (("gradcam", saliency.grad_cam), ("hirescam", saliency.hires_cam)):
+        yield Method(
+            name, source, [(cases, activation_maps(reader.model, cases, method)) for reader in explained], note
+        )
+        work.on_step()
     few = cases.take(min(config.num_gradient_studies, len(cases.images)))
     maps = gradient_maps(explained[0].model, few, grid, config.gradient_steps)
     first = f"first seed and {len(few.images)} studies only, for time"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdistill.audit.material import Cases
-from kdistill.audit.saliency import BATCH, Score, grad_cam, integrated_gradients, normalise, to_grid
+from kdistill.audit.saliency import BATCH, ActivationMap, Score, integrated_gradients, normalise, to_grid
 from kdistill.explain.student_reader import square_maps
 from kdistill.observations import FINDINGS, INDEX
 from kdistill.student.images import pixel_values
@@ -77,13 +77,13 @@ def attention_maps(model: KDistillStudent, images: NDArray[np.uint8]) -> NDArray
     return np.concatenate(parts).astype(np.float64)
 
 
-def grad_cam_maps(model: KDistillStudent, cases: MapCases) -> NDArray[np.float64]:
-    """Grad-CAM of each case's logit with respect to the last feature maps, [N, G, G]."""
+def activation_maps(model: KDistillStudent, cases: MapCases, method: ActivationMap) -> NDArray[np.float64]:
+    """`grad_cam` or `hires_cam` of each case's logit with respect to the last feature maps, [N, G, G]."""
     maps: dict[int, NDArray] = {}
     for rows in _batches(cases):
         with torch.no_grad():
             features = model.vision(pixel_values(cases.images[cases.image[rows]], model.config))
-        found = grad_cam(features, _feature_score(model, int(cases.column[rows[0]]))).numpy()
+        found = method(features, _feature_score(model, int(cases.column[rows[0]]))).numpy()
         maps.update(zip(rows, found, strict=True))
     return normalise(np.stack([maps[row] for row in range(len(cases.image))]))
 

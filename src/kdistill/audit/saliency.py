@@ -1,4 +1,4 @@
-"""Attribution maps to compare evidence maps with: Grad-CAM, integrated gradients, random, centre Gaussian.
+"""Attribution maps to compare evidence maps with: Grad-CAM, HiResCAM, integrated gradients, random, centre Gaussian.
 
 Each is a non-negative map on the patch grid that sums to 1, so that all are scored alike. Axes: N images, C channels,
 G x G patches.
@@ -18,6 +18,8 @@ from torch import Tensor
 BATCH: Final = 32
 
 Score = Callable[[Tensor], Tensor]
+#: (last feature maps [N, C, G, G], score of features) -> maps [N, G, G].
+ActivationMap = Callable[[Tensor, Score], Tensor]
 
 
 def grad_cam(features: Tensor, score: Score) -> Tensor:
@@ -32,11 +34,26 @@ def grad_cam(features: Tensor, score: Score) -> Tensor:
     Returns:
         [N, G, G], not normalised.
     """
+    features, gradient = _with_gradient(features, score)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return torch.relu((weights * features).sum(dim=1))
+
+
+def hires_cam(features: Tensor, score: Score) -> Tensor:
+    """HiResCAM: relu(sum_c (d score / d A_c) * A_c), each gradient kept at its place.
+
+    Draelos and Carin 2020, arXiv:2011.08891, section 3.2. Grad-CAM's mean over space loses what a head that attends to
+    places knows, so for such a head this is the stronger baseline. Arguments and result as for `grad_cam`.
+    """
+    features, gradient = _with_gradient(features, score)
+    return torch.relu((gradient * features).sum(dim=1))
+
+
+def _with_gradient(features: Tensor, score: Score) -> tuple[Tensor, Tensor]:
     features = features.detach().requires_grad_(True)
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(score(features).sum(), features)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return torch.relu((weights * features).sum(dim=1)).detach()
+    return features.detach(), gradient
 
 
 def integrated_gradients(images: Tensor, baseline: Tensor, score: Score, steps: int) -> Tensor:
