@@ -148,10 +148,13 @@ def test_consistency() -> None:
     assert good["rationale_vs_probability"].value == 1.0 and good["rationale_vs_probability"].passed is True
     assert good["degenerate_report"].passed is True and good["prior_mentioned_report"].passed is True
     assert good["rationale_negations"].value is None
+    assert good["report_rationale_agreement"].value == 1.0
+    assert (good["report_rationale_agreement"].baseline or 0.0) < 1.0
     bad = [planted.write_row(faithful(planted.study_shows(n))) for n in range(8)]
     for row in bad:
         row["rationale"] = "No pleural effusion. " * 3 + "The heart is unchanged."
     found = consistency_of(bad)
+    assert found["report_rationale_agreement"].value == 0.0
     # The effusion is denied in all 8 studies, and there in 4 of them.
     assert found["rationale_negations"].value == 0.5 and found["rationale_negations"].passed is False
     assert found["degenerate_rationale"].value == 1.0 and found["degenerate_rationale"].passed is False

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kdistill.audit.agreement import Facts, facts_in, shared_facts
 from kdistill.audit.material import FINDING_COLUMNS, SLOTS, Cases, Said
 from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction, value_of
 from kdistill.audit.rows import AuditRow, Rule, measured, not_run
 from kdistill.explain.text_checks import is_degenerate, mentions_prior
+from kdistill.labelers.rules import RuleLabeler
 
 AGREEMENT, NEGATION = 0.95, 0.98
+BETWEEN_TEXTS = "report_rationale_agreement"
 MAX_DEGENERATE, MAX_PRIOR = 0.005, 0.01
 
 
@@ -26,6 +29,33 @@ def consistency_rows(arm: str, seeds: Sequence[Said], cases: Cases, boot: Patien
             continue
         yield from _against_head(arm, slot, seeds, patients, boot)
         yield from _text_faults(arm, slot, seeds, cases, patients, boot)
+    yield _between_texts(arm, seeds, patients, boot)
+
+
+def _between_texts(arm: str, seeds: Sequence[Said], patients: Sequence[str], boot: PatientBootstrap) -> AuditRow:
+    """Report and rationale of one study come from one decoder: do they state the same facts?"""
+    if any(slot not in said.texts for said in seeds for slot in SLOTS):
+        return not_run(BETWEEN_TEXTS, arm, "this arm does not write both texts")
+    labeler = RuleLabeler()
+    found, shifted = [], []
+    for said in seeds:
+        report, rationale = ([facts_in(text, labeler) for text in said.texts[slot]] for slot in SLOTS)
+        found.append(_agreement(patients, report, rationale))
+        shift = max(1, len(rationale) // 2)
+        shifted.append(_agreement(patients, report, rationale[-shift:] + rationale[:-shift]))
+    return measured(
+        BETWEEN_TEXTS,
+        arm,
+        boot.ratio(found),
+        n=_count(found),
+        baseline=value_of(shifted),
+        reason="mean agreement of the facts of report and rationale (soft F1); baseline: another study's rationale",
+    )
+
+
+def _agreement(patients: Sequence[str], reports: Sequence[Facts], rationales: Sequence[Facts]) -> Fraction:
+    scores = [shared_facts(a, b) for a, b in zip(reports, rationales, strict=True)]
+    return fraction(patients, [score or 0.0 for score in scores], [score is not None for score in scores])
 
 
 def _against_head(
