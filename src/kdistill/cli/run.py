@@ -9,6 +9,7 @@ import typer
 from kdistill.cli.terminal import TerminalWatcher, emit_json
 
 RecipeArgument = typer.Argument(help="A recipe file, or the name of a shipped one (demo, evidence, real_small).")
+RunnableArgument = typer.Argument(help="A recipe or sweep file, or the name of a shipped recipe (demo, evidence, ...).")
 OverridesArgument = typer.Argument(None, help="Overrides as dotted key=value, e.g. distillation.learning_rate=3e-4")
 OutOption = typer.Option(None, "--out", help="Folder of the run.  [default: runs/<name of the recipe>]")
 JsonOption = typer.Option(False, "--json", help="Machine-readable output on stdout; messages stay on stderr.")
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipe: str = RecipeArgument,
+    recipe: str = RunnableArgument,
     overrides: list[str] = OverridesArgument,
     out: Path | None = OutOption,
     resume: bool = ResumeOption,
@@ -33,8 +34,13 @@ def run(
     dry_run: bool = typer.Option(False, "--dry-run", help="Print counts, sizes, memory and time; write nothing."),
     as_json: bool = JsonOption,
 ) -> None:
-    """Run a recipe: literature, teacher, rationales, students, scores, audit and the report."""
+    """Run a recipe: literature, teacher, rationales, students, scores, audit and the report. A sweep: all its runs."""
     from kdistill.pipeline.recipe import load_recipe
+    from kdistill.pipeline.sweep import is_sweep
+
+    if is_sweep(recipe):
+        _run_sweep(Path(recipe), overrides or [], out, resume, fresh, dry_run, as_json)
+        return
 
     settings = load_recipe(recipe, overrides or [])
     run_dir = out or Path("runs") / settings.name
@@ -56,6 +62,32 @@ def run(
         emit_json({"run": str(run_dir), "report": str(report), "stages": _stage_states(run_dir)})
     else:
         typer.echo(f"report: {report}")
+
+
+def _run_sweep(
+    path: Path, overrides: list[str], out: Path | None, resume: bool, fresh: bool, dry_run: bool, as_json: bool
+) -> None:
+    from kdistill.pipeline.sweep import load_sweep, run_sweep
+
+    sweep, recipes = load_sweep(path, overrides)
+    out_dir = out or Path("runs") / sweep.name
+    if dry_run:
+        from kdistill.pipeline.estimate import estimate, render_estimate
+
+        found = {name: estimate(settings, out_dir / name) for name, settings in recipes.items()}
+        if as_json:
+            emit_json(found)
+            return
+        for name, one in found.items():
+            typer.echo(f"{name}\n{render_estimate(one)}\n")
+        typer.echo(f"{len(found)} settings, {sum(one['minutes'] for one in found.values()):.0f} minutes in all")
+        return
+    with TerminalWatcher(quiet=as_json) as watcher:
+        page = run_sweep(sweep, recipes, out_dir, watcher, resume=resume, fresh=fresh)
+    if as_json:
+        emit_json({"sweep": str(out_dir), "page": str(page), "runs": [str(out_dir / name) for name in recipes]})
+    else:
+        typer.echo(f"page: {page}")
 
 
 def demo(

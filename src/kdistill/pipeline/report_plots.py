@@ -30,6 +30,14 @@ class Line(NamedTuple):
     y: Sequence[float]
 
 
+class Reliability(NamedTuple):
+    """One bin of a reliability diagram: n cases of a mean probability, and the share of them that are positive."""
+
+    probability: float
+    observed: float
+    n: int
+
+
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers that span [low, high].
 
@@ -76,8 +84,8 @@ def forest_plot(rows: Sequence[Interval], *, title: str) -> str:
     )
 
 
-def line_plot(lines: Sequence[Line], *, title: str, y_label: str) -> str:
-    """Curves over optimiser steps, with a legend."""
+def line_plot(lines: Sequence[Line], *, title: str, y_label: str, x_label: str = "steps") -> str:
+    """Curves over optimiser steps or another quantity that starts at zero, with a legend."""
     xs = [x for line in lines for x in line.x]
     ys = [y for line in lines for y in line.y if math.isfinite(y)]
     if not xs or not ys:
@@ -100,7 +108,9 @@ def line_plot(lines: Sequence[Line], *, title: str, y_label: str) -> str:
     for tick in ticks(0, last, 4):
         x = float(at(tick, low).split(",")[0])
         parts.append(f'<text class="tick" x="{x:.1f}" y="{top + height + 15}" text-anchor="middle">{tick:g}</text>')
-    parts.append(f'<text class="tick" x="{left + width}" y="{top + height + 28}" text-anchor="end">steps</text>')
+    parts.append(
+        f'<text class="tick" x="{left + width}" y="{top + height + 28}" text-anchor="end">{text(x_label)}</text>'
+    )
     for index, line in enumerate(lines):
         colour = PALETTE[index % len(PALETTE)]
         dash = f' stroke-dasharray="{(None, "5 3", "2 2")[index // len(PALETTE) % 3]}"' if index >= len(PALETTE) else ""
@@ -114,3 +124,38 @@ def line_plot(lines: Sequence[Line], *, title: str, y_label: str) -> str:
         )
     total = top + height + 44 + 15 * ((len(lines) + 1) // 2)
     return f'<svg class="curves" viewBox="0 0 420 {total}" role="img" aria-label="{text(title)}">{"".join(parts)}</svg>'
+
+
+def reliability_plot(points: Sequence[Reliability], *, title: str) -> str:
+    """Observed rate over mean probability; the area of a point grows with its cases, the diagonal is perfection."""
+    left, top, side = 52, 26, 210
+    largest = max((point.n for point in points), default=1)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + side * x, top + side * (1 - y)
+
+    parts = [f'<text class="title" x="{left}" y="14">{text(title)}</text>']
+    for tick in ticks(0.0, 1.0):
+        (x, base), (_, y) = at(tick, 0), at(0, tick)
+        parts.append(
+            f'<line class="axis" x1="{left}" x2="{left + side}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="tick" x="{left - 6}" y="{y + 3.5:.1f}" text-anchor="end">{tick:g}</text>'
+            f'<text class="tick" x="{x:.1f}" y="{base + 15:.1f}" text-anchor="middle">{tick:g}</text>'
+        )
+    (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
+    parts.append(f'<line class="zero" x1="{x0}" x2="{x1}" y1="{y0}" y2="{y1}"/>')
+    for point in points:
+        x, y = at(point.probability, point.observed)
+        radius = 2 + 7 * math.sqrt(point.n / largest)
+        hint = f"{point.n} cases, mean probability {point.probability:.3f}, positive {point.observed:.3f}"
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{PALETTE[0]}" fill-opacity="0.8">'
+            f"<title>{text(hint)}</title></circle>"
+        )
+    parts.append(
+        f'<text class="tick" x="{left + side}" y="{top + side + 29}" text-anchor="end">mean probability</text>'
+    )
+    return (
+        f'<svg class="curves" viewBox="0 0 420 {top + side + 36}" role="img" aria-label="{text(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
