@@ -146,6 +146,15 @@ def test_blank_image_arm_is_blind(
     assert len({row["findings"] for row in table}) == 1
 
 
+def test_an_arm_whose_vision_nothing_would_train_is_refused(
+    world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path
+) -> None:
+    cut = tiny.model_copy(update={"text_gradient": False})
+    with pytest.raises(ConfigError, match="report_only has only text terms"):
+        build(world, cut, short, "report_only", tmp_path / "report_only")
+    assert len(rows(build(world, cut, short, "full", tmp_path / "full"))) == 16
+
+
 def test_another_vocabulary_is_refused_before_the_first_step(
     world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path
 ) -> None:

@@ -66,6 +66,31 @@ def test_decoder_sees_the_image_only_through_what_it_may_read(reasoning_input: s
     assert torch.equal(first, second) == (reasoning_input == "observations")
 
 
+@pytest.mark.parametrize("reasoning_input", ["observations", "patches", "both"])
+@pytest.mark.parametrize("text_gradient", [True, False])
+def test_text_losses_train_the_vision_side_only_where_they_may(reasoning_input: str, text_gradient: bool) -> None:
+    model = small_student(reasoning_input=reasoning_input, text_gradient=text_gradient, state_tokens=True)
+    model(pixels(), texts=[REPORT]).text_logits[0].square().sum().backward()
+    moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    prefixes = {"observations": {"observation_prefix"}, "patches": {"patch_prefix"}}
+    read = prefixes.get(reasoning_input, {"observation_prefix", "patch_prefix"})
+    assert moved == read | {"language"} | ({"vision", "queries"} if text_gradient else set())
+
+
+def test_state_tokens_say_what_the_head_concludes_and_do_not_bend_it() -> None:
+    model = small_student(state_tokens=True)
+    plain = small_student()
+    assert model.observation_prefix is not None and model.observation_prefix.states is not None
+    found = model.encode(pixels())
+    assert found.observations is not None
+    said = found.prefix - model.observation_prefix(found.observations.embeddings)
+    expected = torch.tanh(found.observations.logits / 2)[..., None] * model.observation_prefix.states
+    torch.testing.assert_close(said, expected)
+    found.prefix.sum().backward()
+    assert model.queries.classifier.grad is None, "no gradient through the logit"
+    assert set(dict(model.named_parameters())) - set(dict(plain.named_parameters())) == {"observation_prefix.states"}
+
+
 def test_prefix_lengths() -> None:
     lengths = {r: small_student(reasoning_input=r).encode(pixels()).prefix.shape[1] for r in ("observations", "both")}
     assert lengths == {"observations": 14, "both": 14 + 4}

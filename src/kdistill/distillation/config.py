@@ -13,6 +13,8 @@ from kdistill.observations import UncertainPolicy
 from kdistill.student.config import ReasoningInput
 
 Term = Literal["report", "label", "side", "rationale", "token", "semantic", "where"]
+#: Terms on generated text; the others read the observation queries.
+TEXT_TERMS: Final[frozenset[Term]] = frozenset({"report", "rationale", "token"})
 LabelSource = Literal["explicit", "teacher", "none"]
 RationaleSource = Literal["teacher", "template", "shuffled_teacher", "none"]
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdistill.artifact import CHECKPOINTS, StageWriter
 from kdistill.distillation.collate import Collator
-from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
+from kdistill.distillation.config import ARMS, TEXT_TERMS, ArmConfig, DistillationConfig
 from kdistill.distillation.labels import label_targets, load_stated_labels
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.predict import Predictor, write_table
@@ -23,7 +23,7 @@ from kdistill.distillation.targets import TrainingTargets, build_targets, check_
 from kdistill.distillation.thresholds import choose_thresholds
 from kdistill.distillation.trainer import train
 from kdistill.distillation.validation import Validation
-from kdistill.errors import InputError
+from kdistill.errors import ConfigError, InputError
 from kdistill.records import Study, write_jsonl
 from kdistill.student.build import build_model
 from kdistill.student.config import StudentConfig, TransformersLanguageConfig
@@ -82,7 +82,7 @@ def build_student(
         on_progress: Called with (steps done, steps in all).
 
     Raises:
-        ConfigError: The token term cannot compare two vocabularies.
+        ConfigError: The token term cannot compare two vocabularies, or nothing would train the vision side.
         DivergedError: The loss is not finite.
         InputError: An input file is missing or damaged, or there is nothing to train on.
     """
@@ -90,6 +90,7 @@ def build_student(
     if settings.kind != "trained":
         _build_reference(stage, config, settings, arm, seed, studies_dir, label_student_dir)
         return
+    refuse_untrained_vision(arm, settings, student)
     tokenizer = _tokenizer(student, settings, teacher_dir)
     studies = _split(studies_dir, "train")
     targets = build_targets(
@@ -138,6 +139,20 @@ def _active(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
     """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
     weights = config.weights.model_dump()
     return arm.model_copy(update={"terms": tuple(term for term in arm.terms if weights[term] > 0)})
+
+
+def refuse_untrained_vision(name: str, arm: ArmConfig, student: StudentConfig) -> None:
+    """An arm of texts alone learns to see through its texts, or not at all.
+
+    Raises:
+        ConfigError: Its texts' gradient is switched off.
+    """
+    if not student.text_gradient and set(arm.terms) <= TEXT_TERMS:
+        raise ConfigError(
+            f"arm {name} has only text terms ({', '.join(arm.terms)}), and their gradient stops before its vision",
+            where="student.text_gradient",
+            remedy="Set it to true, or leave the arm out of distillation.arms.",
+        )
 
 
 def _tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:

@@ -90,3 +90,10 @@ class StudentConfig(ConfigModel):
         default=4, ge=1, description="Edge of the patch grid that a decoder reads under `patches` and `both`."
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the observation embeddings.")
+    state_tokens: bool = Field(
+        default=False, description="Add what the label head concludes to each observation's token in the prefix."
+    )
+    text_gradient: bool = Field(
+        default=True,
+        description="Text losses train the vision side too; false: their gradient stops before the decoder's prefix.",
+    )

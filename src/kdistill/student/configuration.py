@@ -22,6 +22,8 @@ class KDistillConfig(PretrainedConfig):
         reasoning_input: What the decoder reads: "observations", "patches" or "both".
         pooled_patch_grid: Edge of the pooled patch grid in the prefix.
         dropout: Dropout on the observation embeddings.
+        state_tokens: Whether the prefix says what the label head concludes.
+        text_gradient: Whether losses on texts reach the vision side.
         teacher_hidden_size: Width of the teacher's statement embeddings (semantic projection); 0: no projection.
         token_ids: Ids of "report", "impression", "rationale" (they start a section) and "eos" in the tokenizer.
         num_observations: L.
@@ -40,6 +42,8 @@ class KDistillConfig(PretrainedConfig):
         reasoning_input: str = "observations",
         pooled_patch_grid: int = 4,
         dropout: float = 0.0,
+        state_tokens: bool = False,
+        text_gradient: bool = True,
         teacher_hidden_size: int = 0,
         token_ids: dict[str, int] | None = None,
         num_observations: int = NUM_OBSERVATIONS,
@@ -54,6 +58,8 @@ class KDistillConfig(PretrainedConfig):
         self.reasoning_input = reasoning_input
         self.pooled_patch_grid = pooled_patch_grid
         self.dropout = dropout
+        self.state_tokens = state_tokens
+        self.text_gradient = text_gradient
         self.teacher_hidden_size = teacher_hidden_size
         self.token_ids = token_ids if token_ids is not None else {}
         self.num_observations = num_observations

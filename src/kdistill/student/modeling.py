@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput
 from kdistill.errors import WeightsError
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.language import greedy_decode, next_token_logits
-from kdistill.student.queries import ObservationOutput, ObservationQueries
+from kdistill.student.queries import ObservationOutput, ObservationPrefix, ObservationQueries
 from kdistill.student.vision import ChannelNorm, PatchPrefix, build_vision, grid_side
 from kdistill.weights import check_shapes, check_weights_dir
 
@@ -100,7 +100,12 @@ class KDistillStudent(PreTrainedModel):
             config.language_config(), attn_implementation=_attention_implementation()
         )
         language_width = self.language.get_input_embeddings().embedding_dim
-        self.observation_prefix = nn.Linear(width, language_width) if config.reasoning_input != "patches" else None
+        reads_observations = config.reasoning_input != "patches"
+        self.observation_prefix = (
+            ObservationPrefix(width, language_width, config.num_observations, with_states=config.state_tokens)
+            if reads_observations
+            else None
+        )
         reads_patches = config.reasoning_input != "observations"
         self.patch_prefix = self._patch_prefix(config, language_width) if reads_patches else None
         self.semantic = nn.Linear(width, config.teacher_hidden_size) if config.teacher_hidden_size else None
@@ -121,6 +126,8 @@ class KDistillStudent(PreTrainedModel):
                 init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     init.zeros_(module.bias)
+                if isinstance(module, ObservationPrefix) and module.states is not None:
+                    init.normal_(module.states)  # of the scale of a projected embedding
             case nn.LayerNorm() | ChannelNorm():
                 init.ones_(module.weight)
                 init.zeros_(module.bias)
@@ -149,10 +156,14 @@ class KDistillStudent(PreTrainedModel):
         parts = []
         if self.observation_prefix is not None:
             assert observations is not None
-            parts.append(self.observation_prefix(observations.embeddings))
+            parts.append(self.observation_prefix.tokens(self._read(observations.embeddings), observations.logits))
         if self.patch_prefix is not None:
-            parts.append(self.patch_prefix(patches))
+            parts.append(self.patch_prefix(self._read(patches)))
         return EncodedImages(torch.cat(parts, dim=1), observations)
+
+    def _read(self, features: Tensor) -> Tensor:
+        """What the decoder's prefix is made from: with the text losses' gradient, or without it."""
+        return features if self.config.text_gradient else features.detach()
 
     def forward(
         self,

@@ -122,3 +122,25 @@ class ObservationQueries(nn.Module):
         attended = (attention * evidence).sum(-1)
         logits = (embeddings.float() * self.classifier).sum(-1) + attended + self.classifier_bias
         return ObservationOutput(embeddings, logits, self.side(embeddings).float(), log_attention)
+
+
+class ObservationPrefix(nn.Linear):
+    """What the decoder reads of the observations: one token each.
+
+        t_l = W e_l + b            and, with states,        + tanh(z_l / 2) s_l
+
+    tanh(z / 2) = 2 sigmoid(z) - 1 runs from -1 (surely absent) to 1 (surely present), so a text that contradicts the
+    label head has to unlearn a direction that says so outright. No gradient goes back through z: the text reads the
+    conclusion and does not bend it.
+    """
+
+    def __init__(self, width: int, language_width: int, num_observations: int, *, with_states: bool) -> None:
+        super().__init__(width, language_width)
+        self.states = nn.Parameter(torch.zeros(num_observations, language_width)) if with_states else None
+
+    def tokens(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        """[B, L, D] and [B, L] -> [B, L, language width]."""
+        projected = self(embeddings)
+        if self.states is None:
+            return projected
+        return projected + (torch.tanh(logits.detach() / 2)[..., None] * self.states).to(projected.dtype)
