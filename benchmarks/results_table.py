@@ -62,12 +62,19 @@ def extract(run: Path) -> dict[str, Any]:
         if row["observation"] is None and row["average"] == "micro" and row["uncertain"] == SCORES[row["name"]]
     ]
     probe = load("teacher", "probe.json")
+    manifest = load("evaluation", "manifest.json")
     return {
+        "commit": manifest["git_commit"],
+        "finished": manifest["finished"],
         "probe": {key: probe["trained"][key] for key in ("all", "declarative_only")},
         "scores": scores,
         "comparisons": comparisons,
-        "audit": load("audit", "audit.json"),
+        "audit": [row for row in load("audit", "audit.json") if _is_named(row)],
     }
+
+
+def _is_named(row: Row) -> bool:
+    return row["value"] is not None and (row["arm"] in ("full", "none") or row["test"].startswith("pointing_game"))
 
 
 def _is_headline(row: Row) -> bool:
