@@ -28,7 +28,7 @@ def facts_in(text: str, labeler: RuleLabeler) -> Facts:
     """Observation -> what the text states of it, with side, zone and severity where it names them."""
     found: dict[str, Fact] = {}
     for mention in labeler.mentions(text):
-        if mention.observation == NO_FINDING:
+        if mention.observation == NO_FINDING or mention.state is None:
             continue
         said = attributes(mention.sentence_text, mention.observation)
         side = mention.side if said.side is not None and mention.side is not None else said.side

@@ -83,7 +83,7 @@ def build_model(
     if vision is not None:
         assert isinstance(model.vision, TransformersVision)
         model.vision.model.load_state_dict(vision.state_dict())
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # the library's wrapper of Module.to
 
 
 def _llama(settings: StudentConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

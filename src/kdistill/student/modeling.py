@@ -134,6 +134,8 @@ class KDistillStudent(PreTrainedModel):
             case nn.BatchNorm2d():
                 init.ones_(module.weight)
                 init.zeros_(module.bias)
+                assert module.running_mean is not None and module.running_var is not None
+                assert module.num_batches_tracked is not None
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
                 init.zeros_(module.num_batches_tracked)
