@@ -12,7 +12,7 @@ from kdistill.errors import ConfigError
 from kdistill.evaluation.compare import holm
 from kdistill.pipeline.recipe import load_recipe, recipes_dir
 from kdistill.pipeline.report_plots import Reliability, reliability_plot
-from kdistill.pipeline.sweep import is_sweep, load_sweep
+from kdistill.pipeline.sweep import find_sweep, load_sweep
 
 from .test_swap import smallest
 from .tiny import TINY, kdistill, write_recipe
@@ -46,10 +46,15 @@ def test_every_shipped_recipe_and_sweep_parses() -> None:
     paths = sorted(recipes_dir().glob("*.yaml"))
     assert {"demo.yaml", "evidence.yaml", "real_small.yaml", "ablation.yaml"} <= {path.name for path in paths}
     for path in paths:
-        if is_sweep(str(path)):
+        if find_sweep(str(path)):
             load_sweep(path)
         else:
             load_recipe(str(path))
+
+
+def test_a_shipped_sweep_is_found_by_name_and_a_recipe_is_none() -> None:
+    assert find_sweep("ablation") == recipes_dir() / "ablation.yaml"
+    assert find_sweep("demo") is None and find_sweep("nowhere") is None
 
 
 def test_the_ablation_is_what_it_says() -> None:
@@ -74,15 +79,13 @@ def test_figures_are_those_of_the_runs(swept: tuple[Path, Path]) -> None:
         assert expected == {(r["baseline"], r["difference"]) for r in rows if r["setting"] == setting}
     assert [r["p_holm_sweep"] for r in rows] == holm([r["p"] for r in rows])
     scores = json.loads((out / "large" / "evaluation" / "scores.json").read_text())
-    f1 = next(
-        s["value"]
-        for s in scores
-        if (s["name"], s["arm"], s["average"], s["observations"], s["uncertain"])
-        == ("report_f1", "full", "micro", 14, "positive")
-        and s["reference"] == "truth"
-        and s["subgroup"] is None
-    )
-    assert f"| large | full | {f1:.3f}" in (out / "table.md").read_text()
+    wanted = {"arm": "full", "average": "micro", "observations": 14, "reference": "truth", "subgroup": None}
+    line = next(x for x in (out / "table.md").read_text().splitlines() if x.startswith("| large | full |"))
+    # So small a student reports nothing (F1 0); its AUC is what tells one row from another.
+    for name, uncertain in (("report_f1", "positive"), ("auc", "negative")):
+        keys = {**wanted, "name": name, "uncertain": uncertain}
+        value = next(s["value"] for s in scores if all(s[key] == x for key, x in keys.items()))
+        assert f"| {value:.3f} [" in line
 
 
 def test_the_page_shows_every_setting_and_the_curve(swept: tuple[Path, Path]) -> None:

@@ -13,13 +13,11 @@ from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import NO_FINDING
 from kdistill.records import State
 from kdistill.teacher.attributes import attributes
+from kdistill.teacher.reading import STATES
 from kdistill.teacher.statements import Fact, canonical
 
-_STATES: Final[Mapping[int, State]] = {1: "present", 0: "absent", -1: "uncertain"}
 #: A text that says two things of one observation is read as the labeler reads a report: the stronger one counts.
 _RANK: Final[Mapping[State, int]] = {"present": 2, "uncertain": 1, "absent": 0}
-
-
 #: Observation -> what a text states of it.
 Facts = Mapping[str, Fact]
 
@@ -32,7 +30,7 @@ def facts_in(text: str, labeler: RuleLabeler) -> Facts:
             continue
         said = attributes(mention.sentence_text, mention.observation)
         side = mention.side if said.side is not None and mention.side is not None else said.side
-        state = _STATES[mention.state]
+        state = STATES[mention.state]
         fact = canonical(Fact(mention.observation, state, side, said.zone, said.severity))
         before = found.get(mention.observation)
         if before is None or _RANK[state] > _RANK[before.state]:

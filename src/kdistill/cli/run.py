@@ -36,10 +36,10 @@ def run(
 ) -> None:
     """Run a recipe: literature, teacher, rationales, students, scores, audit and the report. A sweep: all its runs."""
     from kdistill.pipeline.recipe import load_recipe
-    from kdistill.pipeline.sweep import is_sweep
+    from kdistill.pipeline.sweep import find_sweep
 
-    if is_sweep(recipe):
-        _run_sweep(Path(recipe), overrides or [], out, resume, fresh, dry_run, as_json)
+    if (sweep := find_sweep(recipe)) is not None:
+        _run_sweep(sweep, overrides or [], out, resume, fresh, dry_run, as_json)
         return
 
     settings = load_recipe(recipe, overrides or [])

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from kdistill.config import ConfigModel, dump_yaml, load_config, parse_yaml
 from kdistill.errors import ConfigError, PolicyError
-from kdistill.pipeline.recipe import Recipe, load_recipe
+from kdistill.pipeline.recipe import Recipe, load_recipe, recipes_dir
 from kdistill.pipeline.run import Watcher, run_recipe
 
 SWEEP = "sweep.yaml"
@@ -45,13 +45,13 @@ class Sweep(ConfigModel):
         return value
 
 
-def is_sweep(source: str) -> bool:
-    """Whether a file is a sweep and not a recipe: only a sweep has settings."""
-    path = Path(source)
+def find_sweep(source: str) -> Path | None:
+    """The file of a sweep, by path or by the name of a shipped one; None for a recipe: only a sweep has settings."""
+    path = Path(source) if Path(source).is_file() else recipes_dir() / f"{source}.yaml"
     if not path.is_file():
-        return False
+        return None
     data = parse_yaml(path.read_text(encoding="utf-8"), where=path.name)
-    return isinstance(data, Mapping) and "settings" in data
+    return path if isinstance(data, Mapping) and "settings" in data else None
 
 
 def load_sweep(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> tuple[Sweep, dict[str, Recipe]]:
