@@ -13,7 +13,10 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel
 
 from kdistill.errors import WeightsError
+from kdistill.observations import OBSERVATIONS
+from kdistill.sites import SITES
 from kdistill.student.modeling import KDistillStudent, load_student
+from kdistill.student.queries import Conclusions
 from kdistill.student.vision import PatchPrefix
 
 from .small import CNN, IDS, VOCABULARY, pixels, small_student, text
@@ -69,7 +72,7 @@ def test_decoder_sees_the_image_only_through_what_it_may_read(reasoning_input: s
 @pytest.mark.parametrize("reasoning_input", ["observations", "patches", "both"])
 @pytest.mark.parametrize("text_gradient", [True, False])
 def test_text_losses_train_the_vision_side_only_where_they_may(reasoning_input: str, text_gradient: bool) -> None:
-    model = small_student(reasoning_input=reasoning_input, text_gradient=text_gradient, state_tokens=True)
+    model = small_student(reasoning_input=reasoning_input, text_gradient=text_gradient, conclusions="soft")
     model(pixels(), texts=[REPORT]).text_logits[0].square().sum().backward()
     moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
     prefixes = {"observations": {"observation_prefix"}, "patches": {"patch_prefix"}}
@@ -77,18 +80,58 @@ def test_text_losses_train_the_vision_side_only_where_they_may(reasoning_input: 
     assert moved == read | {"language"} | ({"vision", "queries"} if text_gradient else set())
 
 
-def test_state_tokens_say_what_the_head_concludes_and_do_not_bend_it() -> None:
-    model = small_student(state_tokens=True)
-    plain = small_student()
-    assert model.observation_prefix is not None and model.observation_prefix.states is not None
+def test_soft_conclusions_say_the_logit_and_do_not_bend_it() -> None:
+    model = small_student(conclusions="soft")
     found = model.encode(pixels())
-    assert found.observations is not None
+    assert found.observations is not None and model.observation_prefix.states is not None
     said = found.prefix - model.observation_prefix(found.observations.embeddings)
     expected = torch.tanh(found.observations.logits / 2)[..., None] * model.observation_prefix.states
     torch.testing.assert_close(said, expected)
     found.prefix.sum().backward()
     assert model.queries.classifier.grad is None, "no gradient through the logit"
-    assert set(dict(model.named_parameters())) - set(dict(plain.named_parameters())) == {"observation_prefix.states"}
+    added = set(dict(model.named_parameters())) - set(dict(small_student().named_parameters()))
+    assert added == {"observation_prefix.states"}
+
+
+@torch.no_grad()
+def test_decided_conclusions_follow_thresholds_and_the_heads_side() -> None:
+    model = small_student(conclusions="decided")
+    seen = model.encode(pixels()).observations
+    assert seen is not None
+    middle = torch.sigmoid(seen.logits).flatten().sort().values[20:22]
+    cut = float(middle.mean())  # between two of 42: rounding decides nothing
+    model.decide_at([cut] * 14)
+    states, sides = model.observation_prefix.states, model.observation_prefix.sides
+    said = model.encode(pixels()).prefix - model.observation_prefix(seen.embeddings)
+    for image in range(3):
+        for number, name in enumerate(OBSERVATIONS):
+            present = float(torch.sigmoid(seen.logits[image, number])) >= cut
+            expected = states[number] if present else -states[number]
+            if present and SITES[name].lateralised:
+                expected = expected + sides[int(seen.side_logits[image, number].argmax())]
+            torch.testing.assert_close(said[image, number], expected)
+
+
+def test_in_training_the_decoder_is_told_what_is_stated_not_what_the_head_thinks() -> None:
+    model = small_student(conclusions="decided")
+    labels, sides = torch.full((3, 14), float("nan")), torch.full((3, 14), -1)
+    labels[0, 10], sides[0, 10], labels[1, 10] = 1.0, 1, 0.0
+    encoded = model.encode(pixels(), stated=Conclusions.stated(labels, sides))
+    assert encoded.observations is not None
+    said = encoded.prefix - model.observation_prefix(encoded.observations.embeddings)
+    expected = torch.zeros_like(said)
+    expected[0, 10] = model.observation_prefix.states[10] + model.observation_prefix.sides[1]
+    expected[1, 10] = -model.observation_prefix.states[10]
+    torch.testing.assert_close(said, expected)
+
+
+def test_decision_thresholds_travel_with_the_weights(tmp_path: Path) -> None:
+    model = small_student(conclusions="decided")
+    model.decide_at([n / 15 for n in range(1, 15)])
+    model.save_pretrained(tmp_path)
+    loaded = load_student(tmp_path)
+    assert torch.equal(loaded.observation_prefix.decision_logits, model.observation_prefix.decision_logits)
+    torch.testing.assert_close(loaded.encode(pixels()).prefix, model.encode(pixels()).prefix)
 
 
 def test_prefix_lengths() -> None:

@@ -110,6 +110,9 @@ class DistillationConfig(ConfigModel):
     texts_per_chunk: int = Field(
         default=16, ge=1, description="Texts of similar length that are decoded together (less padding)."
     )
+    pack_texts: bool = Field(
+        default=True, description="Let texts share rows instead of padding them, if the decoder can keep them apart."
+    )
     learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps with linear warm-up.")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(

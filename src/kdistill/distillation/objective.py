@@ -15,6 +15,7 @@ from kdistill.distillation.config import DivergenceConfig, Term
 from kdistill.distillation.divergences import divergence, with_residual
 from kdistill.distillation.regions import outside_loss
 from kdistill.student.modeling import IGNORE_INDEX, KDistillOutput
+from kdistill.student.queries import Conclusions
 
 Batch = Mapping[str, Any]
 
@@ -59,7 +60,8 @@ class Objective:
             Term -> scalar; a term that nothing in the accumulated batch feeds is left out.
         """
         texts = [*batch["report"], *batch["rationale"]]
-        output: KDistillOutput = model(batch["pixel_values"], texts=texts, observe=self.observes)
+        stated = Conclusions.stated(batch["label_targets"], batch["side_targets"])
+        output: KDistillOutput = model(batch["pixel_values"], texts=texts, observe=self.observes, stated=stated)
         losses = self._text_losses(output, batch)
         for term in ("label", "side", "semantic", "where"):
             if term in self.weights and _count(term, batch):

@@ -91,6 +91,7 @@ def build_student(
         _build_reference(stage, config, settings, arm, seed, studies_dir, label_student_dir)
         return
     refuse_untrained_vision(arm, settings, student)
+    refuse_unfounded_conclusions(arm, settings, student)
     tokenizer = _tokenizer(student, settings, teacher_dir)
     studies = _split(studies_dir, "train")
     targets = build_targets(
@@ -126,13 +127,11 @@ def build_student(
     )
     write_jsonl(stage.dir / HISTORY, history)
     stage.device = model.device.type
-    model.save_pretrained(stage.dir / MODEL)
     tokenizer.save_pretrained(stage.dir / MODEL)
     predictor = _predictor(model, tokenizer, settings, config)
-    rows = _predict_studies(stage, predictor, studies_dir, arm, seed)
+    _save_model(stage.dir / MODEL, predictor, config, settings, studies_dir, labels_dir, rationales_dir)
+    _predict_studies(stage, predictor, studies_dir, arm, seed)
     _predict_pairs(stage, predictor, studies_dir, arm, seed)
-    if settings.has_label_head:
-        _choose(stage, config, settings, rows, studies_dir, labels_dir, rationales_dir)
 
 
 def _active(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
@@ -152,6 +151,20 @@ def refuse_untrained_vision(name: str, arm: ArmConfig, student: StudentConfig) -
             f"arm {name} has only text terms ({', '.join(arm.terms)}), and their gradient stops before its vision",
             where="student.text_gradient",
             remedy="Set it to true, or leave the arm out of distillation.arms.",
+        )
+
+
+def refuse_unfounded_conclusions(name: str, arm: ArmConfig, student: StudentConfig) -> None:
+    """Conclusions of a label head that nothing trains are noise.
+
+    Raises:
+        ConfigError: The decoder would be told them.
+    """
+    if student.conclusions != "none" and arm.reasoning_input != "patches" and not arm.has_label_head:
+        raise ConfigError(
+            f"arm {name} has no label term, and its decoder is told what the label head concludes",
+            where="student.conclusions",
+            remedy="Set it to none, or give distillation.weights.label a weight.",
         )
 
 
@@ -216,14 +229,11 @@ def _predictor(
     )
 
 
-def _predict_studies(
-    stage: StageWriter, predictor: Predictor, studies_dir: Path, arm: str, seed: int
-) -> list[dict[str, Any]]:
+def _predict_studies(stage: StageWriter, predictor: Predictor, studies_dir: Path, arm: str, seed: int) -> None:
     studies = [*_split(studies_dir, "validate"), *_split(studies_dir, "test")]
     said = predictor.predict(load_images(studies_dir), [study.images[0].row for study in studies])
-    rows = [{**_keys(study, arm, seed), **row} for study, row in zip(studies, said, strict=True)]
-    stage.count("predicted_studies", write_table(stage.dir / PREDICTIONS, iter(rows), _STUDY_KEYS))
-    return rows
+    rows = ({**_keys(study, arm, seed), **row} for study, row in zip(studies, said, strict=True))
+    stage.count("predicted_studies", write_table(stage.dir / PREDICTIONS, rows, _STUDY_KEYS))
 
 
 def _keys(study: Study, arm: str, seed: int) -> dict[str, Any]:
@@ -255,23 +265,30 @@ def _pair_lines(
             yield {"pair_id": pair.pair_id, "which": which, "arm": arm, "seed": seed, **said[row]}
 
 
-def _choose(
-    stage: StageWriter,
+def _save_model(
+    model_dir: Path,
+    predictor: Predictor,
     config: DistillationConfig,
     arm: ArmConfig,
-    rows: Sequence[Mapping[str, Any]],
     studies_dir: Path,
     labels_dir: Path,
     rationales_dir: Path,
 ) -> None:
-    """Thresholds on the validation split, labelled like the arm's training data."""
+    """Choose thresholds on the validation split, labelled like the arm's training data; save weights, then thresholds.
+
+    In this order, because a decoder that is told decisions keeps the thresholds in its weights.
+    """
+    if not arm.has_label_head:
+        predictor.model.save_pretrained(model_dir)
+        return
     studies = _split(studies_dir, "validate")
     stated = load_stated_labels(arm.label_source, labels_dir, rationales_dir)
     targets = label_targets(studies, stated, config, lambda name, n: None)
-    validated = [row["probabilities"] for row in rows if row["split"] == "validate"]
-    probabilities = np.asarray(validated, dtype=float).reshape(len(studies), -1)
-    values, positives = choose_thresholds(probabilities, targets)
-    save_thresholds(stage.dir / MODEL, values, arm.label_source, positives)
+    seen = predictor.encode(load_images(studies_dir), [study.images[0].row for study in studies])
+    values, positives = choose_thresholds(seen.probabilities, targets)
+    predictor.model.decide_at(values)
+    predictor.model.save_pretrained(model_dir)
+    save_thresholds(model_dir, values, arm.label_source, positives)
 
 
 def _build_reference(

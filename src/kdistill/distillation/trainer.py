@@ -197,6 +197,8 @@ def train(
         Interrupted: `on_progress` raised it; a checkpoint was saved first.
     """
     refuse_cut_statistics(model, config.batch_size, config.micro_batch)
+    if config.pack_texts and not model.pack_texts():
+        logger.info("the decoder cannot keep texts of one row apart: every text is padded to its chunk's longest")
     micro_batch = config.micro_batch
     while True:
         try:

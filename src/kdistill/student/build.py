@@ -72,7 +72,7 @@ def build_model(
         reasoning_input=reasoning_input,
         pooled_patch_grid=settings.pooled_patch_grid,
         dropout=settings.dropout,
-        state_tokens=settings.state_tokens,
+        conclusions=settings.conclusions,
         text_gradient=settings.text_gradient,
         teacher_hidden_size=teacher_hidden_size,
         token_ids=token_ids(tokenizer),

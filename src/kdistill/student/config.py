@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from kdistill.config import ConfigModel
 
 ReasoningInput = Literal["observations", "patches", "both"]
+ConclusionKind = Literal["none", "soft", "decided"]
 
 
 class CnnVisionConfig(ConfigModel):
@@ -90,8 +91,10 @@ class StudentConfig(ConfigModel):
         default=4, ge=1, description="Edge of the patch grid that a decoder reads under `patches` and `both`."
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the observation embeddings.")
-    state_tokens: bool = Field(
-        default=False, description="Add what the label head concludes to each observation's token in the prefix."
+    conclusions: ConclusionKind = Field(
+        default="none",
+        description="What the decoder is told of the label head's conclusions, in each observation's token: nothing; "
+        "soft: its logit; decided: present or absent at the threshold, and the side (in training what is stated).",
     )
     text_gradient: bool = Field(
         default=True,

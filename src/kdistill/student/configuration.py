@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from kdistill.observations import NUM_OBSERVATIONS
+from kdistill.student.config import ConclusionKind
 
 
 class KDistillConfig(PretrainedConfig):
@@ -22,7 +23,7 @@ class KDistillConfig(PretrainedConfig):
         reasoning_input: What the decoder reads: "observations", "patches" or "both".
         pooled_patch_grid: Edge of the pooled patch grid in the prefix.
         dropout: Dropout on the observation embeddings.
-        state_tokens: Whether the prefix says what the label head concludes.
+        conclusions: What the prefix says of the label head's conclusions: "none", "soft" or "decided".
         text_gradient: Whether losses on texts reach the vision side.
         teacher_hidden_size: Width of the teacher's statement embeddings (semantic projection); 0: no projection.
         token_ids: Ids of "report", "impression", "rationale" (they start a section) and "eos" in the tokenizer.
@@ -42,7 +43,7 @@ class KDistillConfig(PretrainedConfig):
         reasoning_input: str = "observations",
         pooled_patch_grid: int = 4,
         dropout: float = 0.0,
-        state_tokens: bool = False,
+        conclusions: ConclusionKind = "none",
         text_gradient: bool = True,
         teacher_hidden_size: int = 0,
         token_ids: dict[str, int] | None = None,
@@ -58,7 +59,7 @@ class KDistillConfig(PretrainedConfig):
         self.reasoning_input = reasoning_input
         self.pooled_patch_grid = pooled_patch_grid
         self.dropout = dropout
-        self.state_tokens = state_tokens
+        self.conclusions = conclusions
         self.text_gradient = text_gradient
         self.teacher_hidden_size = teacher_hidden_size
         self.token_ids = token_ids if token_ids is not None else {}

@@ -19,8 +19,8 @@ from transformers.utils import ModelOutput
 
 from kdistill.errors import WeightsError
 from kdistill.student.configuration import KDistillConfig
-from kdistill.student.language import greedy_decode, next_token_logits
-from kdistill.student.queries import ObservationOutput, ObservationPrefix, ObservationQueries
+from kdistill.student.language import greedy_decode, next_token_logits, packed_logits, packs_exactly
+from kdistill.student.queries import Conclusions, ObservationOutput, ObservationPrefix, ObservationQueries
 from kdistill.student.vision import ChannelNorm, PatchPrefix, build_vision, grid_side
 from kdistill.weights import check_shapes, check_weights_dir
 
@@ -102,14 +102,26 @@ class KDistillStudent(PreTrainedModel):
         language_width = self.language.get_input_embeddings().embedding_dim
         reads_observations = config.reasoning_input != "patches"
         self.observation_prefix = (
-            ObservationPrefix(width, language_width, config.num_observations, with_states=config.state_tokens)
+            ObservationPrefix(width, language_width, config.num_observations, conclusions=config.conclusions)
             if reads_observations
             else None
         )
         reads_patches = config.reasoning_input != "observations"
         self.patch_prefix = self._patch_prefix(config, language_width) if reads_patches else None
         self.semantic = nn.Linear(width, config.teacher_hidden_size) if config.teacher_hidden_size else None
+        #: Score the texts of a batch packed into common rows; training asks for it (`pack_texts`).
+        self.packs_texts = False
         self.post_init()
+
+    def decide_at(self, thresholds: Sequence[float]) -> None:
+        """Tell the decoder an observation from this probability on, where it is told decisions; 14 thresholds."""
+        if self.observation_prefix is not None and self.config.conclusions == "decided":
+            self.observation_prefix.decide(thresholds)
+
+    def pack_texts(self) -> bool:
+        """Score texts packed from now on if the decoder can keep them apart; returns whether it can."""
+        self.packs_texts = packs_exactly(self.language)
+        return self.packs_texts
 
     def _patch_prefix(self, config: KDistillConfig, language_width: int) -> PatchPrefix:
         side = grid_side(self.vision, config.image_size_px)
@@ -126,8 +138,10 @@ class KDistillStudent(PreTrainedModel):
                 init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     init.zeros_(module.bias)
-                if isinstance(module, ObservationPrefix) and module.states is not None:
-                    init.normal_(module.states)  # of the scale of a projected embedding
+                if isinstance(module, ObservationPrefix):
+                    for told in (module.states, module.sides):
+                        if told is not None:
+                            init.normal_(told)  # of the scale of a projected embedding
             case nn.LayerNorm() | ChannelNorm():
                 init.ones_(module.weight)
                 init.zeros_(module.bias)
@@ -146,19 +160,22 @@ class KDistillStudent(PreTrainedModel):
         """The decoder's token embeddings."""
         return self.language.get_input_embeddings()
 
-    def encode(self, pixel_values: Tensor, *, observe: bool = True) -> EncodedImages:
+    def encode(self, pixel_values: Tensor, *, observe: bool = True, stated: Conclusions | None = None) -> EncodedImages:
         """Run the vision side once, whatever number of texts will be read from it.
 
         Args:
             pixel_values: [B, 1, S, S], see `images.pixel_values`.
             observe: Compute the observations even where the decoder does not read them.
+            stated: What training data state, told to the decoder in place of the label head's conclusions
+                (under `conclusions: decided`).
         """
         patches = self.queries.patches(self.vision(pixel_values))
         observations = self.queries(patches) if observe or self.observation_prefix is not None else None
         parts = []
         if self.observation_prefix is not None:
             assert observations is not None
-            parts.append(self.observation_prefix.tokens(self._read(observations.embeddings), observations.logits))
+            embeddings = self._read(observations.embeddings)
+            parts.append(self.observation_prefix.tokens(observations, embeddings, stated))
         if self.patch_prefix is not None:
             parts.append(self.patch_prefix(self._read(patches)))
         return EncodedImages(torch.cat(parts, dim=1), observations)
@@ -174,6 +191,7 @@ class KDistillStudent(PreTrainedModel):
         input_ids: Tensor | None = None,
         labels: Tensor | None = None,
         observe: bool = True,
+        stated: Conclusions | None = None,
         **kwargs: Any,
     ) -> KDistillOutput:
         """Encode images once and score any number of text batches about them.
@@ -184,10 +202,11 @@ class KDistillStudent(PreTrainedModel):
             input_ids: [B, T], one text per image in the library's own convention (right padding): gives `lm_logits`.
             labels: [B, T], equal to input_ids, -100 where ignored; shifted here. Gives `loss`.
             observe: See `encode`.
+            stated: See `encode`.
             **kwargs: What callers of the library's models pass along; unused.
         """
-        encoded = self.encode(pixel_values, observe=observe)
-        output = KDistillOutput(text_logits=tuple(self._text_logits(encoded.prefix, text) for text in texts))
+        encoded = self.encode(pixel_values, observe=observe, stated=stated)
+        output = KDistillOutput(text_logits=self._text_logits(encoded.prefix, texts))
         if encoded.observations is not None:
             self._add_observations(output, encoded.observations)
         if input_ids is not None:
@@ -204,9 +223,19 @@ class KDistillStudent(PreTrainedModel):
             projected = self.semantic(observations.embeddings).float()
             output.semantic_embeddings = functional.normalize(projected, dim=-1)
 
-    def _text_logits(self, prefix: Tensor, text: TextBatch) -> Tensor:
-        keep = text["next_tokens"] != IGNORE_INDEX
-        return next_token_logits(self.language, prefix[text["image_index"]], text["input_ids"], keep)
+    def _text_logits(self, prefix: Tensor, texts: Sequence[TextBatch]) -> tuple[Tensor, ...]:
+        keeps = [text["next_tokens"] != IGNORE_INDEX for text in texts]
+        if not self.packs_texts or not texts:
+            return tuple(
+                next_token_logits(self.language, prefix[text["image_index"]], text["input_ids"], keep)
+                for text, keep in zip(texts, keeps, strict=True)
+            )
+        longest = max(keep.shape[1] for keep in keeps)
+        ids = torch.cat([_widen(text["input_ids"], longest) for text in texts])
+        images = torch.cat([text["image_index"] for text in texts])
+        together = torch.cat([_widen(keep, longest) for keep in keeps])
+        logits = packed_logits(self.language, prefix, images, ids, together)
+        return logits.split([int(keep.sum()) for keep in keeps])
 
     @torch.no_grad()
     def generate_text(
@@ -256,6 +285,10 @@ class KDistillStudent(PreTrainedModel):
         """Names and trainable parameter counts of the direct children."""
         for name, child in self.named_children():
             yield name, sum(p.numel() for p in child.parameters() if p.requires_grad)
+
+
+def _widen(padded: Tensor, columns: int) -> Tensor:
+    return functional.pad(padded, (0, columns - padded.shape[1]))
 
 
 def _attention_implementation() -> str | None:

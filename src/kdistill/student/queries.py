@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import initialization as init
 
+from kdistill.observations import OBSERVATIONS
+from kdistill.sites import SITES
+from kdistill.student.config import ConclusionKind
 from kdistill.student.vision import position_encoding
 
 NUM_SIDES = 3
@@ -124,23 +130,78 @@ class ObservationQueries(nn.Module):
         return ObservationOutput(embeddings, logits, self.side(embeddings).float(), log_attention)
 
 
-class ObservationPrefix(nn.Linear):
-    """What the decoder reads of the observations: one token each.
+_HAS_SIDE: Final = tuple(SITES[name].lateralised for name in OBSERVATIONS)
 
-        t_l = W e_l + b            and, with states,        + tanh(z_l / 2) s_l
 
-    tanh(z / 2) = 2 sigmoid(z) - 1 runs from -1 (surely absent) to 1 (surely present), so a text that contradicts the
-    label head has to unlearn a direction that says so outright. No gradient goes back through z: the text reads the
-    conclusion and does not bend it.
+@dataclass
+class Conclusions:
+    """What is said of each observation, in B images.
+
+    Attributes:
+        states: float [B, L], from -1 (absent) over 0 (not known) to 1 (present).
+        sides: int64 [B, L], 0 left, 1 right, 2 bilateral, -1 none.
     """
 
-    def __init__(self, width: int, language_width: int, num_observations: int, *, with_states: bool) -> None:
-        super().__init__(width, language_width)
-        self.states = nn.Parameter(torch.zeros(num_observations, language_width)) if with_states else None
+    states: Tensor
+    sides: Tensor
 
-    def tokens(self, embeddings: Tensor, logits: Tensor) -> Tensor:
-        """[B, L, D] and [B, L] -> [B, L, language width]."""
-        projected = self(embeddings)
+    @classmethod
+    def stated(cls, labels: Tensor, sides: Tensor) -> Conclusions:
+        """From training labels [B, L] (1, 0, NaN where not known) and stated sides [B, L]."""
+        return cls(torch.nan_to_num(2 * labels - 1, nan=0.0), sides)
+
+
+class ObservationPrefix(nn.Linear):
+    """What the decoder reads of the observations: one token each, the embedding and what was concluded from it.
+
+        t_l = W e_l + b + c_l s_l + r_side(l)       s_l, r learned; c_l the state in [-1, 1], r only for a stated side
+
+    `none`: c = 0. `soft`: c_l = tanh(z_l / 2) = 2 sigmoid(z_l) - 1, no sides. `decided`: in training what the arm's
+    labels state; in prediction 1 where the probability reaches the observation's threshold, else -1, and the head's
+    side where it is present. So a text says what the label head concluded, and the embedding is left with what the
+    conclusion does not say (zone, severity, sign). Findings before the report: RaDialog (arXiv:2311.18681) puts a
+    classifier's into the prompt. No gradient goes back through conclusions: texts read them and do not bend them.
+    """
+
+    decision_logits: Tensor
+
+    def __init__(self, width: int, language_width: int, num_observations: int, conclusions: ConclusionKind) -> None:
+        super().__init__(width, language_width)
+        self.conclusions = conclusions
+        told = conclusions != "none"
+        self.states = nn.Parameter(torch.zeros(num_observations, language_width)) if told else None
+        self.sides = nn.Parameter(torch.zeros(NUM_SIDES, language_width)) if conclusions == "decided" else None
+        if conclusions == "decided":
+            self.register_buffer("decision_logits", torch.zeros(num_observations))
+
+    def decide(self, thresholds: Sequence[float]) -> None:
+        """Set the probabilities from which an observation is told to be present (saved with the weights)."""
+        self.decision_logits.copy_(torch.logit(torch.tensor(thresholds, dtype=torch.float64), eps=1e-6))
+
+    def tokens(self, observed: ObservationOutput, embeddings: Tensor, stated: Conclusions | None) -> Tensor:
+        """[B, L, D] -> [B, L, language width].
+
+        Args:
+            observed: What the queries say; its logits and sides are concluded from.
+            embeddings: Its embeddings, with or without the gradient of the texts.
+            stated: What training data state; concluded from `observed` where None.
+        """
+        tokens = self(embeddings)
         if self.states is None:
-            return projected
-        return projected + (torch.tanh(logits.detach() / 2)[..., None] * self.states).to(projected.dtype)
+            return tokens
+        told = self._soft(observed) if self.conclusions == "soft" else (stated or self._decided(observed))
+        tokens = tokens + (told.states.to(tokens.dtype)[..., None] * self.states).to(tokens.dtype)
+        if self.sides is None:
+            return tokens
+        side = functional.one_hot(told.sides + 1, NUM_SIDES + 1)[..., 1:]
+        return tokens + (side.to(tokens.dtype) @ self.sides.to(tokens.dtype))
+
+    def _soft(self, observed: ObservationOutput) -> Conclusions:
+        states = torch.tanh(observed.logits.detach() / 2)
+        return Conclusions(states, torch.full_like(states, -1, dtype=torch.long))
+
+    def _decided(self, observed: ObservationOutput) -> Conclusions:
+        present = observed.logits.detach() >= self.decision_logits
+        has_side = torch.tensor(_HAS_SIDE, device=present.device)
+        sides = torch.where(present & has_side, observed.side_logits.detach().argmax(-1), -1)
+        return Conclusions(2.0 * present - 1.0, sides)
