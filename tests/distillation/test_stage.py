@@ -88,10 +88,10 @@ def test_published_model_predicts_what_the_table_says(
     model = load_student(trained["full"].dir / "model")
     study_rows = [s.images[0].row for split in ("validate", "test") for s in load_studies(world.studies, split)]
     again = encode_images(
-        model, load_images(world.studies), study_rows, batch_size=short.prediction_batch, bf16=False, blanked=False
+        model, load_images(world.studies), study_rows, batch_size=short.prediction_batch, blanked=False
     )
     np.testing.assert_array_equal(again.probabilities, [row["probabilities"] for row in rows(trained["full"])])
-    alone = encode_images(model, load_images(world.studies), study_rows, batch_size=1, bf16=False, blanked=False)
+    alone = encode_images(model, load_images(world.studies), study_rows, batch_size=1, blanked=False)
     np.testing.assert_allclose(alone.probabilities, again.probabilities, atol=1e-6)  # 1e-7 seen
 
 

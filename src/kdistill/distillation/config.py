@@ -17,6 +17,7 @@ Term = Literal["report", "label", "side", "rationale", "token", "semantic", "whe
 TEXT_TERMS: Final[frozenset[Term]] = frozenset({"report", "rationale", "token"})
 LabelSource = Literal["explicit", "teacher", "none"]
 RationaleSource = Literal["teacher", "template", "shuffled_teacher", "none"]
+ImpressionKind = Literal["written", "canonical"]
 
 
 class TermWeights(ConfigModel):
@@ -51,6 +52,10 @@ class ArmConfig(ConfigModel):
     label_source: LabelSource = Field(default="none", description="Whose reading of the report gives the labels.")
     rationale_source: RationaleSource = Field(default="none", description="Whose text, regions and statements.")
     terms: tuple[Term, ...] = Field(default=("report",), description="Terms of the objective.")
+    impression: ImpressionKind = Field(
+        default="written",
+        description="Impression of the training reports: as written, or canonical, the conclusion of the arm's rationale.",
+    )
     long: bool = Field(default=False, description="Train for as long as `full` computes (see full_compute_ratio).")
     blank_image: bool = Field(default=False, description="Replace every image by mean grey.")
 
@@ -67,8 +72,18 @@ _TEMPLATE: Final[tuple[Term, ...]] = (*_LABEL, "rationale", "where")
 
 def _full(without: Term | None = None, **changes: object) -> ArmConfig:
     terms = tuple(term for term in _FULL if term != without)
-    settings: dict[str, object] = {"label_source": "teacher", "rationale_source": "teacher", "terms": terms, **changes}
+    settings: dict[str, object] = {
+        "label_source": "teacher",
+        "rationale_source": "teacher",
+        "impression": "canonical",
+        "terms": terms,
+        **changes,
+    }
     return ArmConfig.model_validate(settings)
+
+
+def _template(terms: tuple[Term, ...]) -> ArmConfig:
+    return ArmConfig(label_source="explicit", rationale_source="template", impression="canonical", terms=terms)
 
 
 #: METHOD section 4. `full_no_rationale` keeps semantic and where, and loses the token term with its text.
@@ -84,9 +99,10 @@ ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
         "full_no_rationale": _full(terms=(*_LABEL, "semantic", "where")),
         "full_no_token": _full("token"),
         "full_no_semantic": _full("semantic"),
-        "template": ArmConfig(label_source="explicit", rationale_source="template", terms=_TEMPLATE),
-        "template_no_where": ArmConfig(label_source="explicit", rationale_source="template", terms=_TEMPLATE[:-1]),
-        "shuffled_teacher": _full(label_source="explicit", rationale_source="shuffled_teacher"),
+        "full_no_impression": _full(impression="written"),
+        "template": _template(_TEMPLATE),
+        "template_no_where": _template(_TEMPLATE[:-1]),
+        "shuffled_teacher": _full(label_source="explicit", rationale_source="shuffled_teacher", impression="written"),
         "blank_image": _full(blank_image=True),
         "nearest_report": ArmConfig(kind="nearest_report", terms=()),
         "classifier_template": ArmConfig(kind="classifier_template", label_source="explicit", terms=("label", "side")),
@@ -120,7 +136,9 @@ class DistillationConfig(ConfigModel):
     )
     weight_decay: float = Field(default=0.05, ge=0, description="Decoupled weight decay (not on norms and biases).")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
-    bf16: bool = Field(default=True, description="Train and encode under bfloat16 autocast.")
+    bf16: bool | None = Field(
+        default=None, description="Train under bfloat16 autocast; null: where the hardware multiplies in bfloat16."
+    )
     weights: TermWeights = Field(default=TermWeights(), description="Weight of each term.")
     divergence: DivergenceConfig = Field(default=DivergenceConfig(), description="Comparison in the token term.")
     semantic_temperature: float = Field(default=0.07, gt=0, description="Temperature of the semantic term's softmax.")

@@ -43,15 +43,14 @@ class ImageOutput:
 
 @torch.no_grad()
 def encode_images(
-    model: KDistillStudent, images: np.ndarray, rows: Sequence[int], *, batch_size: int, bf16: bool, blanked: bool
+    model: KDistillStudent, images: np.ndarray, rows: Sequence[int], *, batch_size: int, blanked: bool
 ) -> ImageOutput:
-    """Run the vision side over rows of a memory-mapped image array."""
+    """Run the vision side over rows of a memory-mapped image array, in float32 whatever it was trained in."""
     parts = []
     for start in range(0, len(rows), batch_size):
         chosen = images[np.asarray(rows[start : start + batch_size])]
         values = pixel_values(blank(chosen, model.config) if blanked else chosen, model.config).to(model.device)
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            encoded = model.encode(values)
+        encoded = model.encode(values)
         assert encoded.observations is not None
         seen = encoded.observations
         parts.append((encoded.prefix.float(), seen.logits, seen.side_logits.argmax(-1), seen.embeddings.float()))
@@ -78,7 +77,6 @@ class Predictor:
         writes_rationale: Whether rationales were trained.
         batch_size: Images encoded and decoded at once.
         max_new_tokens: Longest section.
-        bf16: Encode images under bfloat16 autocast, as in training (decoding is float32).
         blanked: Show mean grey (the blank-image control).
     """
 
@@ -88,12 +86,11 @@ class Predictor:
     writes_rationale: bool
     batch_size: int
     max_new_tokens: int
-    bf16: bool
     blanked: bool = False
 
     def encode(self, images: np.ndarray, rows: Sequence[int]) -> ImageOutput:
         """See `encode_images`."""
-        return encode_images(self.model, images, rows, batch_size=self.batch_size, bf16=self.bf16, blanked=self.blanked)
+        return encode_images(self.model, images, rows, batch_size=self.batch_size, blanked=self.blanked)
 
     def predict(self, images: np.ndarray, rows: Sequence[int]) -> list[dict[str, Any]]:
         """One mapping per row: probabilities, sides, findings, impression, rationale."""

@@ -224,7 +224,6 @@ def _predictor(
         writes_rationale=bool({"rationale", "token"} & set(arm.terms)),
         batch_size=config.prediction_batch,
         max_new_tokens=config.max_new_tokens,
-        bf16=config.bf16,
         blanked=arm.blank_image,
     )
 

@@ -19,6 +19,7 @@ from kdistill.errors import ConfigError, InputError
 from kdistill.observations import INDEX, NUM_OBSERVATIONS
 from kdistill.records import Rationale, RationaleEntry, Study, read_jsonl
 from kdistill.student.text import rationale_sequence, report_sequence, token_ids
+from kdistill.teacher.writers import canonical_impression
 
 RATIONALES, TEMPLATE, TARGETS = "rationales.jsonl", "template.jsonl", "targets.safetensors"
 SIDE_CODES: Final[Mapping[str, int]] = {"left": 0, "right": 1, "bilateral": 2}
@@ -166,7 +167,10 @@ def build_targets(
         image_rows=np.array([study.images[0].row for study in studies], dtype=np.int64),
         labels=label_targets(studies, stated, config, count) if uses_labels else empty,
         sides=_sides(studies, arm, rationales_dir),
-        reports=tuple(_report(study, tokenizer, config, count) for study in studies),
+        reports=tuple(
+            _report(study, _impression(study, rationale, arm, count), tokenizer, config, count)
+            for study, rationale in zip(studies, rationales, strict=True)
+        ),
         rationales=texts,
         spans=spans,
         regions=regions,
@@ -176,13 +180,25 @@ def build_targets(
     )
 
 
+def _impression(study: Study, rationale: Rationale | None, arm: ArmConfig, count: Callable[[str, int], None]) -> str:
+    if arm.impression == "written" or rationale is None or not study.report.strip():
+        return study.impression
+    concluded = canonical_impression(rationale.entries)
+    count("impression_canonical" if concluded else "impression_without_conclusion", 1)
+    return concluded or study.impression
+
+
 def _report(
-    study: Study, tokenizer: PreTrainedTokenizerBase, config: DistillationConfig, count: Callable[[str, int], None]
+    study: Study,
+    impression: str,
+    tokenizer: PreTrainedTokenizerBase,
+    config: DistillationConfig,
+    count: Callable[[str, int], None],
 ) -> list[int] | None:
     if not study.report.strip():
         count("study_without_report", 1)
         return None
-    tokens, cut = report_sequence(tokenizer, study.findings, study.impression, config.max_text_tokens)
+    tokens, cut = report_sequence(tokenizer, study.findings, impression, config.max_text_tokens)
     count("report_cut", int(cut))
     return tokens
 

@@ -129,6 +129,20 @@ class _Watch(TrainerCallback):
             control.should_log = due  # any log clears it, and the training figures of this step would be lost
 
 
+def trains_in_bf16(wanted: bool | None) -> bool:
+    """Whether to train under bfloat16 autocast.
+
+    Undecided, where the hardware multiplies in it. A CPU without such instructions emulates them: a step of `full` took
+    1,093 ms in place of 325 ms there (batch of 16 at 128 px, one core).
+    """
+    if wanted is not None:
+        return wanted
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def training_arguments(
     config: DistillationConfig, *, num_steps: int, seed: int, checkpoints_dir: Path, micro_batch: int
 ) -> TrainingArguments:
@@ -144,7 +158,7 @@ def training_arguments(
         weight_decay=config.weight_decay,
         adam_beta2=0.98,  # a run of some hundred steps ends before 0.999 has forgotten its start
         max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16,
+        bf16=trains_in_bf16(config.bf16),
         use_cpu=not torch.cuda.is_available(),
         seed=seed,
         data_seed=seed,

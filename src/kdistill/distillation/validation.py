@@ -26,7 +26,6 @@ class Validation:
     collator: Collator
     objective: Objective
     batch_size: int
-    bf16: bool
 
     @classmethod
     def load(
@@ -55,7 +54,7 @@ class Validation:
         objective = Objective(dict.fromkeys(terms, 1.0), DivergenceConfig(), 1.0, None, None)
         images = load_images(studies_dir)
         collator = Collator(images, targets, model.config, config.texts_per_chunk, arm.blank_image)
-        return cls(collator, objective, config.prediction_batch, config.bf16)
+        return cls(collator, objective, config.prediction_batch)
 
     @torch.no_grad()
     def __call__(self, model: KDistillStudent) -> dict[str, float]:
@@ -68,8 +67,7 @@ class Validation:
         for start in range(0, number, self.batch_size):
             batch = move(self.collator(range(start, min(start + self.batch_size, number))), model.device)
             found = self.objective.counts(batch)
-            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                losses = self.objective.losses(model, batch, found)
+            losses = self.objective.losses(model, batch, found)
             for term, value in losses.items():
                 sums[term] = sums.get(term, 0.0) + float(value) * found[term]
                 counts[term] = counts.get(term, 0) + found[term]
@@ -80,8 +78,7 @@ class Validation:
         return {**figures, **_micro_auc(scores, labels)}
 
     def _scores(self, model: KDistillStudent, values: torch.Tensor) -> np.ndarray:
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            observations = model.encode(values).observations
+        observations = model.encode(values).observations
         assert observations is not None
         return observations.logits.float().cpu().numpy()
 

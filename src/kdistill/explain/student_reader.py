@@ -33,13 +33,11 @@ class ReadingSettings(NamedTuple):
     Attributes:
         writes_rationale: Whether the arm was trained to write one; any other answers with noise.
         max_new_tokens: Longest section.
-        bf16: Images are encoded under bfloat16 autocast (its thresholds were chosen on such probabilities).
         blanked: It is shown mean grey whatever the image (the blank-image control).
     """
 
     writes_rationale: bool
     max_new_tokens: int
-    bf16: bool = False
     blanked: bool = False
 
 
@@ -74,8 +72,7 @@ class StudentReader:
     def read(self, images: NDArray[np.uint8]) -> Sequence[Reading]:
         """Read a batch of canonical images, uint8 [B, S, S]."""
         shown = blank(images, self.model.config) if self.settings.blanked else images
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.bf16):
-            encoded = self.model.encode(pixel_values(shown, self.model.config))
+        encoded = self.model.encode(pixel_values(shown, self.model.config))
         texts = self._texts(encoded.prefix.float())
         if self.thresholds is None or encoded.observations is None:
             return [Reading(None, None, None, *text) for text in texts]
@@ -134,7 +131,6 @@ def load_reader(student_dir: Path) -> StudentReader:
         ReadingSettings(
             writes_rationale=bool({"rationale", "token"} & set(arm.terms)),
             max_new_tokens=config.max_new_tokens,
-            bf16=config.bf16,
             blanked=arm.blank_image,
         ),
     )

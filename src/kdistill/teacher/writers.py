@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from kdistill.observations import INDEX
+from kdistill.observations import INDEX, NO_FINDING
 from kdistill.records import Citation, RationaleEntry
 from kdistill.teacher.retrieval import Quote
-from kdistill.teacher.statements import Fact, of_fact
+from kdistill.teacher.statements import Fact, of_fact, statement
 
 
 class Request(NamedTuple):
@@ -63,6 +63,19 @@ def quoted_entry(request: Request, sign: Quote | None, mechanism: Quote | None) 
 def joined_text(entries: Sequence[RationaleEntry]) -> str:
     """The text of a study: the entries' texts in one paragraph."""
     return " ".join(entry.text for entry in entries)
+
+
+def canonical_impression(entries: Sequence[RationaleEntry]) -> str:
+    """What the entries come to, one statement a finding: the conclusion that a reader looks for first.
+
+    Radiologists often end on a sign and leave its name to the reader, or repeat a normal sentence; here every finding
+    that is present or possible is named. "" where the entries neither find anything nor deny all.
+    """
+    found = [e for e in entries if e.state != "absent" and e.observation != NO_FINDING]
+    sentences = [statement(e.observation, e.state, e.side, e.zone, e.severity) for e in found]
+    if not sentences and any(e.observation == NO_FINDING for e in entries):
+        sentences = [statement(NO_FINDING, "present")]
+    return " ".join(f"{sentence}." for sentence in sentences)
 
 
 def in_order(entries: Sequence[RationaleEntry]) -> tuple[RationaleEntry, ...]:
