@@ -8,7 +8,7 @@ from typing import Any
 from kdistill.distillation.collate import Collator
 from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
 from kdistill.distillation.objective import Objective
-from kdistill.distillation.stage import build_objective
+from kdistill.distillation.stage import build_objective, text_order_of
 from kdistill.distillation.targets import TrainingTargets, build_targets
 from kdistill.student.build import build_model
 from kdistill.student.config import StudentConfig
@@ -48,6 +48,7 @@ def make_parts(
         rationales_dir=world.rationales,
         seed=seed,
         count=lambda name, n: None,
+        text_order=text_order_of(settings, student),
     )
     width = int(targets.teacher.bank.shape[1]) if targets.teacher is not None and "semantic" in settings.terms else 0
     model = build_model(
@@ -56,6 +57,7 @@ def make_parts(
         teacher_model_dir=world.teacher / "model",
         seed=seed,
         reasoning_input=settings.reasoning_input,
+        text_order=text_order_of(settings, student),
         teacher_hidden_size=width,
     )
     collator = Collator(load_images(world.studies), targets, model.config, config.texts_per_chunk, settings.blank_image)

@@ -14,7 +14,7 @@ from kdistill.errors import WeightsError
 from kdistill.student.build import build_model
 from kdistill.student.config import CnnVisionConfig, LlamaLanguageConfig, StudentConfig
 from kdistill.student.images import blank, pixel_values
-from kdistill.student.text import SECTION_TOKENS, rationale_sequence, report_sequence, split_report, token_ids
+from kdistill.student.text import SECTION_TOKENS, rationale_sequence, report_sequence, split_texts, token_ids
 from kdistill.student.thresholds import load_thresholds, save_thresholds
 
 from .small import pixels, small_student
@@ -85,8 +85,8 @@ def test_report_sections_round_trip(tokenizer: PreTrainedTokenizerBase) -> None:
     sequence, cut = report_sequence(tokenizer, "The heart is large.", "No effusion.", 64)
     ids = token_ids(tokenizer)
     assert (sequence[0], sequence[-1], cut) == (ids["report"], ids["eos"], False)
-    assert split_report(tokenizer, sequence[1:-1]) == ("The heart is large.", "No effusion.")
-    assert split_report(tokenizer, []) == ("", "")
+    assert split_texts(tokenizer, sequence[1:-1], "report") == ("The heart is large.", "No effusion.", "")
+    assert split_texts(tokenizer, [], "report") == ("", "", "")
 
 
 def test_long_texts_are_cut_and_keep_their_end(tokenizer: PreTrainedTokenizerBase) -> None:

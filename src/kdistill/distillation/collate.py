@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from kdistill.distillation.targets import TrainingTargets
+from kdistill.distillation.targets import Joined, TrainingTargets
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.images import blank, pixel_values
 from kdistill.student.modeling import IGNORE_INDEX
@@ -59,6 +59,8 @@ class Collator:
         side_targets int64 [B, 14] (-1: not stated);
         report, rationale: lists of text batches (see TextBatch; the rationale's may hold topk_ids int64 [n, K] and
         topk_log_probs float32 [n, K+1], the residual last, for its n target tokens in row-major order);
+        joined: text batches that hold both; is_rationale bool [n] says which target tokens are the rationale's, and
+        is_taught bool [n] which ones topk_ids and topk_log_probs are for;
         statement_index, region_index int64 [E, 2] (image, observation); statement_rows, region_rows int64 [E].
 
     Attributes:
@@ -88,6 +90,7 @@ class Collator:
             "side_targets": torch.from_numpy(targets.sides[rows]),
             "report": self._texts([targets.reports[row] for row in rows], [None] * len(rows)),
             "rationale": self._texts([targets.rationales[row] for row in rows], [targets.spans[row] for row in rows]),
+            "joined": self._joined([targets.joined[row] for row in rows]),
             "statement_index": statement_index,
             "statement_rows": statement_rows,
             "region_index": region_index,
@@ -97,11 +100,26 @@ class Collator:
     def _texts(
         self, sequences: Sequence[list[int] | None], spans: Sequence[tuple[int, int] | None]
     ) -> list[dict[str, Tensor]]:
+        return [
+            self._text([(image, sequences[image], spans[image]) for image in chunk])
+            for chunk in self._chunks(sequences)
+        ]
+
+    def _chunks(self, sequences: Sequence[list[int] | None]) -> list[list[int]]:
+        """Images that have a text, by its length, so many together."""
         having = sorted((len(s), image) for image, s in enumerate(sequences) if s is not None)
-        images = [image for _, image in having]
         size = self.texts_per_chunk
-        chunks = [images[start : start + size] for start in range(0, len(images), size)]
-        return [self._text([(image, sequences[image], spans[image]) for image in chunk]) for chunk in chunks]
+        return [[image for _, image in having[start : start + size]] for start in range(0, len(having), size)]
+
+    def _joined(self, texts: Sequence[Joined | None]) -> list[dict[str, Tensor]]:
+        batches = []
+        for chunk in self._chunks([text.tokens if text else None for text in texts]):
+            members = [text for image in chunk if (text := texts[image]) is not None]
+            batch = self._text([(image, text.tokens, text.span) for image, text in zip(chunk, members, strict=True)])
+            batch["is_rationale"] = torch.from_numpy(np.concatenate([text.is_rationale() for text in members]))
+            batch["is_taught"] = torch.from_numpy(np.concatenate([text.is_taught() for text in members]))
+            batches.append(batch)
+        return batches
 
     def _text(self, items: Sequence[tuple[int, list[int] | None, tuple[int, int] | None]]) -> dict[str, Tensor]:
         batch = pad([sequence for _, sequence, _ in items if sequence is not None])

@@ -54,7 +54,7 @@ class ArmConfig(ConfigModel):
     terms: tuple[Term, ...] = Field(default=("report",), description="Terms of the objective.")
     impression: ImpressionKind = Field(
         default="written",
-        description="Impression of the training reports: as written, or canonical, the conclusion of the arm's rationale.",
+        description="Impression of the training reports: as written, or the conclusion of the arm's rationale.",
     )
     long: bool = Field(default=False, description="Train for as long as `full` computes (see full_compute_ratio).")
     blank_image: bool = Field(default=False, description="Replace every image by mean grey.")

@@ -59,7 +59,7 @@ class Objective:
         Returns:
             Term -> scalar; a term that nothing in the accumulated batch feeds is left out.
         """
-        texts = [*batch["report"], *batch["rationale"]]
+        texts = [*batch["report"], *batch["rationale"], *batch["joined"]]
         stated = Conclusions.stated(batch["label_targets"], batch["side_targets"])
         output: KDistillOutput = model(batch["pixel_values"], texts=texts, observe=self.observes, stated=stated)
         losses = self._text_losses(output, batch)
@@ -80,19 +80,21 @@ class Objective:
 
     def _text_losses(self, output: KDistillOutput, batch: Batch) -> dict[Term, Tensor]:
         assert output.text_logits is not None
-        num_reports = len(batch["report"])
-        losses: dict[Term, list[Tensor]] = {}
-        for number, logits in enumerate(output.text_logits):
-            if number < num_reports:
-                losses.setdefault("report", []).append(token_losses(logits, batch["report"][number])[0])
-                continue
-            text = batch["rationale"][number - num_reports]
-            with_teacher = "token" in self.weights and "topk_ids" in text
-            cross_entropy, kept = token_losses(logits, text, with_teacher=with_teacher)
-            losses.setdefault("rationale", []).append(cross_entropy)
-            if kept is not None:
-                losses.setdefault("token", []).append(self._token_loss(kept, text))
-        return {term: torch.stack(parts).sum() for term, parts in losses.items() if term in self.weights}
+        logits = iter(output.text_logits)
+        losses: dict[Term, list[Tensor]] = {"report": [], "rationale": [], "token": []}
+        for kind in ("report", "rationale", "joined"):
+            for text in batch[kind]:
+                with_teacher = "token" in self.weights and "topk_ids" in text
+                cross_entropy, kept = token_losses(next(logits), text, with_teacher=with_teacher)
+                if kind != "rationale":
+                    losses["report"].append(cross_entropy[~text["is_rationale"]] if kind == "joined" else cross_entropy)
+                if kind != "report":
+                    losses["rationale"].append(
+                        cross_entropy[text["is_rationale"]] if kind == "joined" else cross_entropy
+                    )
+                if kept is not None:
+                    losses["token"].append(self._token_loss(kept, text))
+        return {term: torch.cat(parts).sum() for term, parts in losses.items() if term in self.weights and parts}
 
     def _token_loss(self, kept: Tensor, text: Batch) -> Tensor:
         settings = self.divergence
@@ -102,7 +104,7 @@ class Objective:
             kind=settings.kind,
             beta=settings.beta,
             temperature=settings.temperature,
-        ).sum()
+        )
 
     def _observation_loss(self, term: Term, output: KDistillOutput, batch: Batch) -> Tensor:
         match term:
@@ -127,23 +129,29 @@ class Objective:
 
 
 def token_losses(logits: Tensor, text: Batch, *, with_teacher: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Summed cross-entropy on the target tokens, and the log-probabilities of the teacher's kept tokens.
+    """Cross-entropy of each target token, and the log-probabilities of the teacher's kept tokens.
 
     One gather serves both: its backward pass fills a [n, V] array, which on a CPU costs as much as the softmax.
 
     Args:
         logits: [n, V] at the target positions, in row-major order of `next_tokens`.
-        text: A TextBatch, with `topk_ids` [n, K] if `with_teacher`.
+        text: A TextBatch, with `topk_ids` [m, K] if `with_teacher`: for all targets, or for those of `is_taught`.
         with_teacher: Return the second value.
 
     Returns:
-        Sum in nats, and [n, K] or None.
+        [n] in nats, and [m, K] or None.
     """
     targets = text["next_tokens"]
     targets = targets[targets != IGNORE_INDEX].unsqueeze(1)
-    index = torch.cat([targets, text["topk_ids"].long()], dim=1) if with_teacher else targets
-    chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, index)
-    return -chosen[:, 0].sum(), chosen[:, 1:] if with_teacher else None
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    if not with_teacher:
+        return -log_probs.gather(1, targets)[:, 0], None
+    ids = text["topk_ids"].long()
+    taught = text["is_taught"] if "is_taught" in text else torch.ones(len(targets), dtype=torch.bool, device=ids.device)
+    index = targets.repeat(1, 1 + ids.shape[1])
+    index[taught, 1:] = ids
+    chosen = log_probs.gather(1, index)
+    return -chosen[:, 0], chosen[taught, 1:]
 
 
 def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -166,9 +174,11 @@ def side_loss(side_logits: Tensor, targets: Tensor) -> Tensor:
 def _count(term: Term, batch: Batch) -> int:
     match term:
         case "report" | "rationale":
-            return sum(int((text["next_tokens"] != IGNORE_INDEX).sum()) for text in batch[term])
+            alone = sum(int((text["next_tokens"] != IGNORE_INDEX).sum()) for text in batch[term])
+            return alone + sum(int((text["is_rationale"] == (term == "rationale")).sum()) for text in batch["joined"])
         case "token":
-            return sum(len(text["topk_ids"]) for text in batch["rationale"] if "topk_ids" in text)
+            texts = [*batch["rationale"], *batch["joined"]]
+            return sum(len(text["topk_ids"]) for text in texts if "topk_ids" in text)
         case "label":
             return int((~batch["label_targets"].isnan()).sum())
         case "side":

@@ -18,7 +18,7 @@ from kdistill.observations import OBSERVATIONS
 from kdistill.sites import SITES
 from kdistill.student.images import blank, pixel_values
 from kdistill.student.modeling import KDistillStudent
-from kdistill.student.text import decode, split_report
+from kdistill.student.writing import write_texts
 
 SIDES: Final = ("left", "right", "bilateral")
 _TEXT_COLUMNS: Final = ("findings", "impression", "rationale")
@@ -97,25 +97,22 @@ class Predictor:
         if not len(rows):
             return []
         seen = self.encode(images, rows)
-        reports = self._write(seen.prefix, "report")
-        rationales = self._write(seen.prefix, "rationale") if self.writes_rationale else [[] for _ in rows]
+        texts = write_texts(
+            self.model,
+            self.tokenizer,
+            seen.prefix.to(self.model.device),
+            writes_rationale=self.writes_rationale,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+        )
         return [
             {
                 "probabilities": seen.probabilities[n].tolist() if self.has_label_head else None,
                 "sides": side_names(seen.sides[n]) if self.has_label_head else None,
-                **dict(zip(("findings", "impression"), split_report(self.tokenizer, reports[n]), strict=True)),
-                "rationale": decode(self.tokenizer, rationales[n]),
+                **texts[n]._asdict(),
             }
             for n in range(len(rows))
         ]
-
-    def _write(self, prefix: Tensor, slot: str) -> list[list[int]]:
-        return self.model.generate_text(
-            prefix=prefix.to(self.model.device),
-            slot="report" if slot == "report" else "rationale",
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
 
 
 def write_table(path: Path, rows: Iterator[Mapping[str, Any]], keys: Mapping[str, pa.DataType]) -> int:

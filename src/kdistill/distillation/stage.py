@@ -26,7 +26,7 @@ from kdistill.distillation.validation import Validation
 from kdistill.errors import ConfigError, InputError
 from kdistill.records import Study, write_jsonl
 from kdistill.student.build import build_model
-from kdistill.student.config import StudentConfig, TransformersLanguageConfig
+from kdistill.student.config import StudentConfig, TextOrder, TransformersLanguageConfig
 from kdistill.student.images import pixel_values
 from kdistill.student.modeling import KDistillStudent, load_student
 from kdistill.student.thresholds import load_thresholds, save_thresholds
@@ -103,6 +103,7 @@ def build_student(
         rationales_dir=rationales_dir,
         seed=seed,
         count=stage.count,
+        text_order=text_order_of(settings, student),
     )
     model = build_model(
         student,
@@ -110,6 +111,7 @@ def build_student(
         teacher_model_dir=teacher_dir / MODEL,
         seed=seed,
         reasoning_input=settings.reasoning_input,
+        text_order=text_order_of(settings, student),
         teacher_hidden_size=_teacher_width(settings, targets),
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
@@ -184,6 +186,11 @@ def _split(studies_dir: Path, split: str) -> list[Study]:
     if not studies and split == "train":
         raise InputError("no study is in the training split", where=str(studies_dir))
     return studies
+
+
+def text_order_of(arm: ArmConfig, student: StudentConfig) -> TextOrder:
+    """The order of an arm's texts: an arm that writes one text has none."""
+    return student.text_order if {"report", "rationale"} <= set(arm.terms) else "apart"
 
 
 def _teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -18,7 +18,8 @@ from kdistill.distillation.regions import RegionTable, region_of
 from kdistill.errors import ConfigError, InputError
 from kdistill.observations import INDEX, NUM_OBSERVATIONS
 from kdistill.records import Rationale, RationaleEntry, Study, read_jsonl
-from kdistill.student.text import rationale_sequence, report_sequence, token_ids
+from kdistill.student.config import TextOrder
+from kdistill.student.text import joined_sequence, rationale_sequence, report_sequence, token_ids
 from kdistill.teacher.writers import canonical_impression
 
 RATIONALES, TEMPLATE, TARGETS = "rationales.jsonl", "template.jsonl", "targets.safetensors"
@@ -41,6 +42,33 @@ class TeacherTargets:
         return int(self.token_offsets[rationale]), int(self.token_offsets[rationale + 1])
 
 
+class Joined(NamedTuple):
+    """Two texts as one.
+
+    Attributes:
+        tokens: The whole sequence.
+        num_first: Target tokens that belong to the first text; the last of them starts the second.
+        rationale_first: Which text comes first.
+        span: Rows of the teacher's token targets for the rationale's own targets, None without the token term.
+    """
+
+    tokens: list[int]
+    num_first: int
+    rationale_first: bool
+    span: tuple[int, int] | None
+
+    def is_rationale(self) -> np.ndarray:
+        """bool [number of targets]."""
+        return (np.arange(len(self.tokens) - 1) < self.num_first) == self.rationale_first
+
+    def is_taught(self) -> np.ndarray:
+        """bool [number of targets]: where the teacher's distribution is known; it starts no report."""
+        taught = self.is_rationale()
+        if self.rationale_first:
+            taught[self.num_first - 1] = False
+        return taught if self.span is not None else np.zeros_like(taught)
+
+
 @dataclass(frozen=True)
 class TrainingTargets:
     """N training studies in their published order.
@@ -56,6 +84,7 @@ class TrainingTargets:
         regions: int64 [N, 14], rows of `region_table`, -1 not stated.
         region_table: The numbered regions.
         statements: int64 [N, 14], rows of the statement bank, -1 not stated.
+        joined: Report and rationale of a study as one text; such a study has neither in `reports` nor in `rationales`.
         teacher: The teacher's arrays, None for arms that do not use them.
     """
 
@@ -69,6 +98,7 @@ class TrainingTargets:
     regions: np.ndarray
     region_table: RegionTable
     statements: np.ndarray
+    joined: tuple[Joined | None, ...]
     teacher: TeacherTargets | None
 
 
@@ -142,6 +172,7 @@ def build_targets(
     rationales_dir: Path,
     seed: int,
     count: Callable[[str, int], None],
+    text_order: TextOrder = "apart",
 ) -> TrainingTargets:
     """Gather what an arm learns from the training studies.
 
@@ -154,6 +185,7 @@ def build_targets(
         rationales_dir: The rationales stage.
         seed: Seed of the shuffled_teacher control.
         count: Receives every drop and cut by name.
+        text_order: How report and rationale follow each other in the student.
     """
     stated = load_stated_labels(arm.label_source, labels_dir, rationales_dir)
     uses_labels = "label" in arm.terms
@@ -162,22 +194,52 @@ def build_targets(
     teacher = _teacher_targets(arm, rationales_dir)
     texts, spans = _rationale_texts(rationales, index, teacher, arm, config, tokenizer, count)
     regions, table = _regions(rationales if "where" in arm.terms else [None] * len(studies))
+    reports = tuple(
+        _report(study, _impression(study, rationale, arm, count), tokenizer, config, count)
+        for study, rationale in zip(studies, rationales, strict=True)
+    )
+    reports, texts, joined = _join(reports, texts, spans, text_order)
     return TrainingTargets(
         studies=tuple(studies),
         image_rows=np.array([study.images[0].row for study in studies], dtype=np.int64),
         labels=label_targets(studies, stated, config, count) if uses_labels else empty,
         sides=_sides(studies, arm, rationales_dir),
-        reports=tuple(
-            _report(study, _impression(study, rationale, arm, count), tokenizer, config, count)
-            for study, rationale in zip(studies, rationales, strict=True)
-        ),
+        reports=reports,
         rationales=texts,
         spans=spans,
         regions=regions,
         region_table=table,
         statements=_statements(index, teacher if "semantic" in arm.terms else None),
+        joined=joined,
         teacher=teacher,
     )
+
+
+Sequences = tuple[list[int] | None, ...]
+
+
+def _join(
+    reports: Sequences, rationales: Sequences, spans: Sequence[tuple[int, int] | None], order: TextOrder
+) -> tuple[Sequences, Sequences, tuple[Joined | None, ...]]:
+    """Reports and rationales that stay apart, and those of studies that have both as one text."""
+    if order == "apart":
+        return reports, rationales, (None,) * len(reports)
+    joined = tuple(
+        _joined(report, rationale, span, order) if report is not None and rationale is not None else None
+        for report, rationale, span in zip(reports, rationales, spans, strict=True)
+    )
+    alone = [text is None for text in joined]
+    left = (
+        tuple(t if single else None for t, single in zip(texts, alone, strict=True)) for texts in (reports, rationales)
+    )
+    return next(left), next(left), joined
+
+
+def _joined(report: list[int], rationale: list[int], span: tuple[int, int] | None, order: TextOrder) -> Joined:
+    if order == "report_first":
+        return Joined(joined_sequence(report, rationale), len(report) - 1, False, span)
+    span = (span[0], span[1] - 1) if span is not None else None
+    return Joined(joined_sequence(rationale, report), len(rationale) - 1, True, span)
 
 
 def _impression(study: Study, rationale: Rationale | None, arm: ArmConfig, count: Callable[[str, int], None]) -> str:

@@ -39,7 +39,9 @@ class Validation:
         model: KDistillStudent,
     ) -> Validation:
         """Gather the first `num_validation_studies`; rationales exist for the training split alone."""
-        terms: tuple[Term, ...] = tuple(term for term in arm.terms if term in ("report", "label"))
+        # A report that is written after its rationale has no loss of its own here: validation has no rationales.
+        watched = ("label",) if model.config.text_order == "rationale_first" else ("report", "label")
+        terms: tuple[Term, ...] = tuple(term for term in arm.terms if term in watched)
         reduced = arm.model_copy(update={"rationale_source": "none", "terms": terms})
         targets = build_targets(
             load_studies(studies_dir, "validate")[: config.num_validation_studies],

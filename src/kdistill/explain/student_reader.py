@@ -19,9 +19,9 @@ from kdistill.errors import InputError
 from kdistill.explain.reading import Reading
 from kdistill.records import Side
 from kdistill.student.images import blank, pixel_values
-from kdistill.student.modeling import KDistillStudent, Slot, load_student
-from kdistill.student.text import decode, split_report
+from kdistill.student.modeling import KDistillStudent, load_student
 from kdistill.student.thresholds import load_thresholds
+from kdistill.student.writing import write_texts
 from kdistill.weights import weight_files
 
 MODEL: Final = "model"
@@ -73,7 +73,13 @@ class StudentReader:
         """Read a batch of canonical images, uint8 [B, S, S]."""
         shown = blank(images, self.model.config) if self.settings.blanked else images
         encoded = self.model.encode(pixel_values(shown, self.model.config))
-        texts = self._texts(encoded.prefix.float())
+        texts = write_texts(
+            self.model,
+            self.tokenizer,
+            encoded.prefix,
+            writes_rationale=self.settings.writes_rationale,
+            max_new_tokens=self.settings.max_new_tokens,
+        )
         if self.thresholds is None or encoded.observations is None:
             return [Reading(None, None, None, *text) for text in texts]
         seen = encoded.observations
@@ -81,17 +87,6 @@ class StudentReader:
         sides = [_sides(row) for row in seen.side_logits.argmax(-1).numpy()]
         maps = square_maps(seen.attention.float().numpy())
         return [Reading(p, s, m, *text) for p, s, m, text in zip(probabilities, sides, maps, texts, strict=True)]
-
-    def _texts(self, prefix: torch.Tensor) -> list[tuple[str, str, str]]:
-        reports = self._write(prefix, "report")
-        rationales = self._write(prefix, "rationale") if self.settings.writes_rationale else [[] for _ in reports]
-        return [
-            (*split_report(self.tokenizer, report), decode(self.tokenizer, rationale))
-            for report, rationale in zip(reports, rationales, strict=True)
-        ]
-
-    def _write(self, prefix: torch.Tensor, slot: Slot) -> list[list[int]]:
-        return self.model.generate_text(prefix=prefix, slot=slot, max_new_tokens=self.settings.max_new_tokens)
 
 
 def _sides(row: NDArray[np.integer]) -> tuple[Side | None, ...]:

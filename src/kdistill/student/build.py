@@ -24,6 +24,7 @@ from kdistill.student.config import (
     ReasoningInput,
     StudentConfig,
     TeacherLanguageConfig,
+    TextOrder,
     TransformersLanguageConfig,
     TransformersVisionConfig,
 )
@@ -44,6 +45,7 @@ def build_model(
     teacher_model_dir: Path | None,
     seed: int,
     reasoning_input: ReasoningInput = "observations",
+    text_order: TextOrder = "apart",
     teacher_hidden_size: int = 0,
 ) -> KDistillStudent:
     """Build a student; equal arguments give equal weights.
@@ -54,6 +56,7 @@ def build_model(
         teacher_model_dir: Weights that `language.kind: teacher` starts from.
         seed: Seed of everything random.
         reasoning_input: What the decoder reads.
+        text_order: How report and rationale follow each other.
         teacher_hidden_size: Width of the teacher's statement embeddings, for the semantic term; 0 for none.
 
     Raises:
@@ -73,6 +76,7 @@ def build_model(
         pooled_patch_grid=settings.pooled_patch_grid,
         dropout=settings.dropout,
         conclusions=settings.conclusions,
+        text_order=text_order,
         text_gradient=settings.text_gradient,
         teacher_hidden_size=teacher_hidden_size,
         token_ids=token_ids(tokenizer),

@@ -10,6 +10,7 @@ from kdistill.config import ConfigModel
 
 ReasoningInput = Literal["observations", "patches", "both"]
 ConclusionKind = Literal["none", "soft", "decided"]
+TextOrder = Literal["apart", "rationale_first", "report_first"]
 
 
 class CnnVisionConfig(ConfigModel):
@@ -95,6 +96,10 @@ class StudentConfig(ConfigModel):
         default="none",
         description="What the decoder is told of the label head's conclusions, in each observation's token: nothing; "
         "soft: its logit; decided: present or absent at the threshold, and the side (in training what is stated).",
+    )
+    text_order: TextOrder = Field(
+        default="apart",
+        description="Report and rationale: two texts that do not see each other, or one, the second after the first.",
     )
     text_gradient: bool = Field(
         default=True,

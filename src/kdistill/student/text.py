@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -61,12 +61,37 @@ def rationale_sequence(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens
     return [ids["rationale"], *body[: max_tokens - 2], ids["eos"]], cut
 
 
-def split_report(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[str, str]:
-    """Cut a generated report at its first impression token -> (findings, impression)."""
-    marker = token_ids(tokenizer)["impression"]
-    tokens = list(tokens)
-    at = tokens.index(marker) if marker in tokens else len(tokens)
-    return decode(tokenizer, tokens[:at]), decode(tokenizer, tokens[at + 1 :])
+def joined_sequence(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """Two sequences as one: the second's start token takes the place of the first's end token."""
+    return [*first[:-1], *second]
+
+
+class Texts(NamedTuple):
+    """What a student wrote about one image; a section that it did not write is ""."""
+
+    findings: str
+    impression: str
+    rationale: str
+
+
+def split_texts(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], start: str) -> Texts:
+    """Cut generated tokens at the tokens that start a section; the first time that one is seen counts.
+
+    Args:
+        tokenizer: The student's.
+        tokens: Without the start token and the end token.
+        start: The section that they begin in: "report" or "rationale".
+    """
+    section_of = {number: section for section, number in token_ids(tokenizer).items()}
+    parts: dict[str, list[int]] = {start: []}
+    current = start
+    for token in tokens:
+        section = section_of.get(token)
+        if section is not None and section not in parts:
+            parts[section], current = [], section
+        else:
+            parts[current].append(token)
+    return Texts(*(decode(tokenizer, parts.get(section, [])) for section in ("report", "impression", "rationale")))
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
