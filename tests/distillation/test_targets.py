@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdistill.distillation.collate import VisitOrder
 from kdistill.distillation.config import ARMS, DistillationConfig
-from kdistill.distillation.labels import label_targets
+from kdistill.distillation.labels import label_targets, left_blank, softened
 from kdistill.distillation.targets import build_targets, check_vocabularies, derangement
 from kdistill.errors import ConfigError, InputError
 from kdistill.observations import INDEX
@@ -183,3 +183,21 @@ def test_long_arm_trains_for_the_compute_of_full() -> None:
 
 def test_every_arm_is_written_as_plain_data() -> None:
     assert json.loads(json.dumps({name: arm.model_dump(mode="json") for name, arm in ARMS.items()}))
+
+
+def test_a_blank_is_what_a_read_report_does_not_mention_and_no_column_tells() -> None:
+    studies = [study(), study(labels={"Pleural Effusion": 0})]
+    stated = {"a": {"Edema": 1, "Pleural Effusion": None}}
+    blanks = left_blank(studies, stated)
+    assert blanks[0, EFFUSION] and not blanks[0, INDEX["Edema"]]
+    assert not blanks[1, EFFUSION], "a column tells"
+    assert not left_blank(studies[:1], {}).any(), "a study that nobody read left nothing out"
+
+
+def test_soft_labels_are_the_teachers_confidence_in_what_it_found(count: Count) -> None:
+    studies = [study(labels={"Edema": 1})]
+    stated = {"a": {"Pleural Effusion": 1, "Fracture": 0}}
+    targets = label_targets(studies, stated, DistillationConfig(), count)
+    soft = softened(targets, studies, {"a": {"Pleural Effusion": 0.7, "Fracture": 0.9, "Edema": 0.2}})
+    assert soft[0, EFFUSION] == np.float32(0.7)
+    assert soft[0, INDEX["Fracture"]] == 0 and soft[0, INDEX["Edema"]] == 1, "denials and columns stay"

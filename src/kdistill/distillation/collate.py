@@ -56,7 +56,7 @@ class Collator:
 
     A batch holds:
         pixel_values float32 [B, 1, S, S]; label_targets float32 [B, 14] (NaN: not known);
-        side_targets int64 [B, 14] (-1: not stated);
+        label_blanks bool [B, 14] (negative because not mentioned); side_targets int64 [B, 14] (-1: not stated);
         report, rationale: lists of text batches (see TextBatch; the rationale's may hold topk_ids int64 [n, K] and
         topk_log_probs float32 [n, K+1], the residual last, for its n target tokens in row-major order);
         joined: text batches that hold both; is_rationale bool [n] says which target tokens are the rationale's, and
@@ -87,6 +87,7 @@ class Collator:
         return {
             "pixel_values": pixel_values(blank(images, self.config) if self.blank_image else images, self.config),
             "label_targets": torch.from_numpy(targets.labels[rows]),
+            "label_blanks": torch.from_numpy(targets.blanks[rows]),
             "side_targets": torch.from_numpy(targets.sides[rows]),
             "report": self._texts([targets.reports[row] for row in rows], [None] * len(rows)),
             "rationale": self._texts([targets.rationales[row] for row in rows], [targets.spans[row] for row in rows]),

@@ -146,6 +146,16 @@ class DistillationConfig(ConfigModel):
     blank: Literal["negative", "masked"] = Field(
         default="negative", description="What an observation that a report does not mention becomes in training."
     )
+    omission_rate: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="How often a report leaves out a finding that is there: the label term then learns presence, of "
+        "which a mention is a noisy sign.",
+    )
+    soft_labels: bool = Field(
+        default=False, description="A finding that the teacher inferred counts as much as the teacher is sure of it."
+    )
     max_text_tokens: int = Field(default=192, ge=8, description="Longest text sequence; longer ones are cut, counted.")
     logging_steps: int = Field(default=20, ge=1, description="Steps between lines of history.jsonl.")
     checkpoint_steps: int = Field(

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdistill.distillation.config import DistillationConfig, LabelSource
 from kdistill.errors import InputError
-from kdistill.observations import OBSERVATIONS, LabelState, as_binary
+from kdistill.observations import INDEX, OBSERVATIONS, LabelState, as_binary
 from kdistill.records import Study
 
 LABELS, READINGS = "labels.jsonl", "readings.jsonl"
@@ -88,3 +88,39 @@ def _target(
     if state is None:
         return (0 if config.blank == "negative" else None), "label_from_report"
     return as_binary(state, config.uncertain), "label_from_report"
+
+
+def load_confidence(source: LabelSource, rationales_dir: Path) -> dict[str, dict[str, float]]:
+    """study_id -> how sure the teacher is of each label that it read; nothing for readings by rules."""
+    if source != "teacher":
+        return {}
+    return {line["study_id"]: line["confidence"] for line in read_lines(rationales_dir / READINGS)}
+
+
+def softened(
+    targets: np.ndarray, studies: Sequence[Study], confidence: Mapping[str, Mapping[str, float]]
+) -> np.ndarray:
+    """`label_targets` [N, 14] with each positive at the reader's confidence; columns of the data stay as they are."""
+    soft = targets.copy()
+    for row, study in enumerate(studies):
+        columns = study.labels or {}
+        for name, sure in confidence.get(study.study_id, {}).items():
+            if targets[row, INDEX[name]] == 1 and columns.get(name) is None:
+                soft[row, INDEX[name]] = sure
+    return soft
+
+
+def left_blank(studies: Sequence[Study], stated: Mapping[str, Mapping[str, LabelState]]) -> np.ndarray:
+    """bool [N, 14]: what a report that was read does not mention, and no column of the data tells."""
+    return np.array(
+        [
+            [
+                study.study_id in stated
+                and stated[study.study_id].get(name) is None
+                and (study.labels or {}).get(name) is None
+                for name in OBSERVATIONS
+            ]
+            for study in studies
+        ],
+        dtype=bool,
+    ).reshape(len(studies), len(OBSERVATIONS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ class Objective:
         semantic_temperature: Temperature of the semantic term.
         bank: Statement embeddings [M, D] for the semantic term.
         region_masks: Share of each patch inside each numbered region [R, P], for the where term.
+        omission_rate: Share of present findings that reports do not mention, for the label term.
     """
 
     weights: Mapping[Term, float]
@@ -37,6 +39,7 @@ class Objective:
     semantic_temperature: float
     bank: Tensor | None
     region_masks: Tensor | None
+    omission_rate: float = 0.0
 
     @property
     def observes(self) -> bool:
@@ -110,7 +113,8 @@ class Objective:
         match term:
             case "label":
                 assert output.logits is not None
-                return label_loss(output.logits, batch["label_targets"])
+                blanks = batch["label_blanks"] if self.omission_rate else None
+                return label_loss(output.logits, batch["label_targets"], blanks, self.omission_rate)
             case "side":
                 assert output.side_logits is not None
                 return side_loss(output.side_logits, batch["side_targets"])
@@ -154,15 +158,29 @@ def token_losses(logits: Tensor, text: Batch, *, with_teacher: bool = False) -> 
     return -chosen[:, 0], chosen[taught, 1:]
 
 
-def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def label_loss(logits: Tensor, targets: Tensor, blanks: Tensor | None = None, omission_rate: float = 0.0) -> Tensor:
     """Summed binary cross-entropy over the known labels (Irvin et al. 2019, arXiv:1901.07031).
+
+    A blank is no denial: where reports leave out a share r of what is there, an observation is not mentioned with
+    probability 1 - (1 - r) s(z), and the loss of a blank is
+
+        -log(1 - (1 - r) s(z)) = softplus(z) - softplus(z + log r)
+
+    so that s(z) stays the probability of presence (forward correction of label noise: Patrini et al. 2017,
+    arXiv:1609.03683, theorem 2). With r = 0 it is the plain loss. Mentioned findings keep theirs: r moves it by a
+    constant.
 
     Args:
         logits: [B, L].
-        targets: [B, L], 1, 0 or NaN where the label is not known; there not even a NaN logit matters.
+        targets: [B, L], from 0 to 1, or NaN where the label is not known; there not even a NaN logit matters.
+        blanks: bool [B, L], negatives that a report only does not mention.
+        omission_rate: r.
     """
     known = ~targets.isnan()
-    return functional.binary_cross_entropy_with_logits(logits[known], targets[known], reduction="sum")
+    loss = functional.binary_cross_entropy_with_logits(logits[known], targets[known], reduction="sum")
+    if blanks is None or omission_rate == 0:
+        return loss
+    return loss - functional.softplus(logits[blanks & known] + math.log(omission_rate)).sum()
 
 
 def side_loss(side_logits: Tensor, targets: Tensor) -> Tensor:

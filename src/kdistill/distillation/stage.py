@@ -210,6 +210,7 @@ def build_objective(
         semantic_temperature=config.semantic_temperature,
         bank=torch.from_numpy(targets.teacher.bank) if targets.teacher is not None else None,
         region_masks=targets.region_table.masks(num_patches(model)) if "where" in arm.terms else None,
+        omission_rate=config.omission_rate,
     )
 
 

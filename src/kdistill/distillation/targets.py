@@ -13,10 +13,18 @@ from safetensors.numpy import load_file
 from transformers import PreTrainedTokenizerBase
 
 from kdistill.distillation.config import ArmConfig, DistillationConfig
-from kdistill.distillation.labels import READINGS, label_targets, load_stated_labels, read_lines
+from kdistill.distillation.labels import (
+    READINGS,
+    label_targets,
+    left_blank,
+    load_confidence,
+    load_stated_labels,
+    read_lines,
+    softened,
+)
 from kdistill.distillation.regions import RegionTable, region_of
 from kdistill.errors import ConfigError, InputError
-from kdistill.observations import INDEX, NUM_OBSERVATIONS
+from kdistill.observations import INDEX, NUM_OBSERVATIONS, LabelState
 from kdistill.records import Rationale, RationaleEntry, Study, read_jsonl
 from kdistill.student.config import TextOrder
 from kdistill.student.text import joined_sequence, rationale_sequence, report_sequence, token_ids
@@ -76,7 +84,8 @@ class TrainingTargets:
     Attributes:
         studies: The studies.
         image_rows: int64 [N], rows of images.npy.
-        labels: float32 [N, 14], 1, 0, NaN.
+        labels: float32 [N, 14], 1, 0, NaN; under `soft_labels` a positive is the teacher's confidence in it.
+        blanks: bool [N, 14], negatives that are only not mentioned.
         sides: int64 [N, 14], 0 left, 1 right, 2 bilateral, -1 not stated.
         reports: Token sequences with start and end, None where there is no report.
         rationales: Token sequences, None where there is none.
@@ -91,6 +100,7 @@ class TrainingTargets:
     studies: tuple[Study, ...]
     image_rows: np.ndarray
     labels: np.ndarray
+    blanks: np.ndarray
     sides: np.ndarray
     reports: tuple[list[int] | None, ...]
     rationales: tuple[list[int] | None, ...]
@@ -202,7 +212,8 @@ def build_targets(
     return TrainingTargets(
         studies=tuple(studies),
         image_rows=np.array([study.images[0].row for study in studies], dtype=np.int64),
-        labels=label_targets(studies, stated, config, count) if uses_labels else empty,
+        labels=_labels(studies, stated, arm, config, rationales_dir, count) if uses_labels else empty,
+        blanks=left_blank(studies, stated),
         sides=_sides(studies, arm, rationales_dir),
         reports=reports,
         rationales=texts,
@@ -240,6 +251,20 @@ def _joined(report: list[int], rationale: list[int], span: tuple[int, int] | Non
         return Joined(joined_sequence(report, rationale), len(report) - 1, False, span)
     span = (span[0], span[1] - 1) if span is not None else None
     return Joined(joined_sequence(rationale, report), len(rationale) - 1, True, span)
+
+
+def _labels(
+    studies: Sequence[Study],
+    stated: Mapping[str, Mapping[str, LabelState]],
+    arm: ArmConfig,
+    config: DistillationConfig,
+    rationales_dir: Path,
+    count: Callable[[str, int], None],
+) -> np.ndarray:
+    targets = label_targets(studies, stated, config, count)
+    if not config.soft_labels:
+        return targets
+    return softened(targets, studies, load_confidence(arm.label_source, rationales_dir))
 
 
 def _impression(study: Study, rationale: Rationale | None, arm: ArmConfig, count: Callable[[str, int], None]) -> str:

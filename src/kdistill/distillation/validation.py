@@ -46,7 +46,7 @@ class Validation:
         targets = build_targets(
             load_studies(studies_dir, "validate")[: config.num_validation_studies],
             reduced,
-            config,
+            config.model_copy(update={"soft_labels": False}),
             tokenizer,
             labels_dir=labels_dir,
             rationales_dir=rationales_dir,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from kdistill.errors import WeightsError
+from kdistill.observations import OBSERVATION_TERMS, OBSERVATIONS
 from kdistill.student.config import (
     CnnVisionConfig,
     LlamaLanguageConfig,
@@ -30,7 +31,7 @@ from kdistill.student.config import (
 )
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.modeling import KDistillStudent
-from kdistill.student.text import token_ids
+from kdistill.student.text import encode_plain, token_ids
 from kdistill.student.vision import TransformersVision
 from kdistill.weights import check_weights_dir
 
@@ -84,10 +85,19 @@ def build_model(
     model = KDistillStudent(config)
     if language is not None:
         model.language.load_state_dict(language.state_dict())
+    if model.observation_prefix is not None:
+        model.observation_prefix.start_from_names(name_embeddings(model, tokenizer))
     if vision is not None:
         assert isinstance(model.vision, TransformersVision)
         model.vision.model.load_state_dict(vision.state_dict())
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # the library's wrapper of Module.to
+
+
+def name_embeddings(model: KDistillStudent, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """The decoder's mean input embedding of the tokens of each observation's name [L, language width]."""
+    table = model.get_input_embeddings()
+    names = [encode_plain(tokenizer, f" {OBSERVATION_TERMS[name]}") for name in OBSERVATIONS]
+    return torch.stack([table(torch.tensor(tokens)).detach().mean(0) for tokens in names])
 
 
 def _llama(settings: StudentConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

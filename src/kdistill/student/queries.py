@@ -147,8 +147,8 @@ class Conclusions:
 
     @classmethod
     def stated(cls, labels: Tensor, sides: Tensor) -> Conclusions:
-        """From training labels [B, L] (1, 0, NaN where not known) and stated sides [B, L]."""
-        return cls(torch.nan_to_num(2 * labels - 1, nan=0.0), sides)
+        """From training labels [B, L] (0, or how surely present, NaN where not known) and stated sides [B, L]."""
+        return cls(torch.where(labels.isnan(), 0.0, 2.0 * (labels > 0) - 1.0), sides)
 
 
 class ObservationPrefix(nn.Linear):
@@ -173,6 +173,19 @@ class ObservationPrefix(nn.Linear):
         self.sides = nn.Parameter(torch.zeros(NUM_SIDES, language_width)) if conclusions == "decided" else None
         if conclusions == "decided":
             self.register_buffer("decision_logits", torch.zeros(num_observations))
+
+    @torch.no_grad()
+    def start_from_names(self, names: Tensor) -> None:
+        """Let each state point where the observation's name does in the decoder, at the scale of a random start.
+
+        A decoder that can already copy a word then names what it is told from the first step; a random direction has
+        to be learned for each observation, and a rare one is told too seldom for that.
+
+        Args:
+            names: [L, language width], the decoder's embedding of each observation's name.
+        """
+        if self.states is not None:
+            self.states.copy_(functional.normalize(names, dim=-1) * names.shape[-1] ** 0.5)
 
     def decide(self, thresholds: Sequence[float]) -> None:
         """Set the probabilities from which an observation is told to be present (saved with the weights)."""
