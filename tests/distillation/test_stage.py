@@ -31,7 +31,7 @@ def build(
     config: DistillationConfig,
     arm: str,
     folder: Path,
-    label_student_dir: Path | None = None,
+    read_student_dir: Path | None = None,
 ) -> StageWriter:
     folder.mkdir(parents=True)
     stage = StageWriter(folder)
@@ -45,7 +45,7 @@ def build(
         labels_dir=world.labels,
         rationales_dir=world.rationales,
         teacher_dir=world.teacher,
-        label_student_dir=label_student_dir,
+        read_student_dir=read_student_dir,
     )
     return stage
 
@@ -129,6 +129,14 @@ def test_classifier_template_repeats_the_label_head(trained: dict[str, StageWrit
     sides = ["left"] * 14
     assert template_findings(probabilities, sides, [0.5] * 14) == "Left pleural effusion."
     assert template_findings(np.zeros(14), sides, [0.5] * 14) == "No acute abnormality."
+
+
+def test_the_template_of_fulls_head_says_what_fulls_head_knows(
+    trained: dict[str, StageWriter], world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path
+) -> None:
+    made = build(world, tiny, short, "classifier_template_full", tmp_path / "a", read_student_dir=trained["full"].dir)
+    for one, two in zip(rows(trained["full"]), rows(made), strict=True):
+        np.testing.assert_allclose(one["probabilities"], two["probabilities"], atol=1e-6)
 
 
 def test_references_need_the_label_student(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,21 @@ def test_an_existing_run_is_never_overwritten(tiny_run):
     done = kdistill("run", str(recipe), "distillation.learning_rate=0.1", "--out", str(run), "--resume", check=3)
     assert "distillation.learning_rate" in done.stderr
     assert identities(run) == before
+
+
+def test_seeds_and_arms_may_be_added_to_a_run_but_not_taken_away(tiny_run, tmp_path):
+    recipe, run = tiny_run
+    longer = tmp_path / "run"
+    shutil.copytree(run, longer)
+    more = "distillation.arms=[label, full, classifier_template, classifier_template_full]"
+    done = kdistill("run", str(recipe), more, "--out", str(longer), "--resume")
+    assert {name: found for name, found in identities(longer).items() if name in STAGES and "student" in name} == {
+        name: found for name, found in identities(run).items() if "student" in name
+    }
+    assert (longer / "student" / "classifier_template_full" / "seed-0" / "predictions.parquet").is_file()
+    assert done.stderr.count("up to date") == len(STAGES) - 3  # all but evaluation, audit and report
+    done = kdistill("run", str(recipe), "--out", str(longer), "--resume", check=3)
+    assert "distillation.arms" in done.stderr
 
 
 def test_resume_of_a_finished_run_makes_nothing(tiny_run):

@@ -46,8 +46,9 @@ class ArmConfig(ConfigModel):
     """What one arm of the comparison learns from. Arms share data, order, steps and seeds."""
 
     kind: Literal["trained", "nearest_report", "classifier_template"] = Field(
-        default="trained", description="The last two are untrained references made from the `label` arm's student."
+        default="trained", description="The last two are untrained references, made from another arm's student."
     )
+    reads_student: str | None = Field(default=None, description="Whose student an untrained reference is made from.")
     reasoning_input: ReasoningInput = Field(default="observations", description="What the decoder reads.")
     label_source: LabelSource = Field(default="none", description="Whose reading of the report gives the labels.")
     rationale_source: RationaleSource = Field(default="none", description="Whose text, regions and statements.")
@@ -86,6 +87,12 @@ def _template(terms: tuple[Term, ...]) -> ArmConfig:
     return ArmConfig(label_source="explicit", rationale_source="template", impression="canonical", terms=terms)
 
 
+def _classifier_template(student: str, label_source: LabelSource) -> ArmConfig:
+    return ArmConfig(
+        kind="classifier_template", reads_student=student, label_source=label_source, terms=("label", "side")
+    )
+
+
 #: METHOD section 4. `full_no_rationale` keeps semantic and where, and loses the token term with its text.
 ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
     {
@@ -104,12 +111,11 @@ ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
         "template_no_where": _template(_TEMPLATE[:-1]),
         "shuffled_teacher": _full(label_source="explicit", rationale_source="shuffled_teacher", impression="written"),
         "blank_image": _full(blank_image=True),
-        "nearest_report": ArmConfig(kind="nearest_report", terms=()),
-        "classifier_template": ArmConfig(kind="classifier_template", label_source="explicit", terms=("label", "side")),
+        "nearest_report": ArmConfig(kind="nearest_report", reads_student="label", terms=()),
+        "classifier_template": _classifier_template("label", "explicit"),
+        "classifier_template_full": _classifier_template("full", "teacher"),
     }
 )
-#: The arm whose published student the untrained references read.
-REFERENCE_STUDENT: Final = "label"
 
 
 class DistillationConfig(ConfigModel):
@@ -179,8 +185,9 @@ class DistillationConfig(ConfigModel):
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}")
         if self.checkpoint_steps % self.logging_steps:
             raise ValueError("checkpoint_steps must be a multiple of logging_steps, or a resumed history would differ")
-        if REFERENCE_STUDENT not in self.arms and any(ARMS[name].kind != "trained" for name in self.arms):
-            raise ValueError(f"nearest_report and classifier_template need the arm {REFERENCE_STUDENT!r}")
+        for name in self.arms:
+            if (needed := ARMS[name].reads_student) not in (None, *self.arms):
+                raise ValueError(f"{name} needs the arm {needed!r}")
         return self
 
     def num_steps(self, arm: str) -> int:

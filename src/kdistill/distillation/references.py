@@ -1,4 +1,4 @@
-"""Untrained references, both made from the `label` arm's student of the same seed."""
+"""Untrained references, made from the student of another arm with the same seed."""
 
 from __future__ import annotations
 

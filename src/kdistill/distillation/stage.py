@@ -63,7 +63,7 @@ def build_student(
     labels_dir: Path,
     rationales_dir: Path,
     teacher_dir: Path,
-    label_student_dir: Path | None = None,
+    read_student_dir: Path | None = None,
     on_progress: Progress | None = None,
 ) -> None:
     """Write model/, predictions.parquet, pair_predictions.parquet and history.jsonl of one arm and seed.
@@ -78,7 +78,7 @@ def build_student(
         labels_dir: Explicit labels.
         rationales_dir: Readings, rationales, templates, targets.
         teacher_dir: The teacher's model/ (tokenizer, and weights where the decoder starts from them).
-        label_student_dir: The `label` arm's published student of this seed, for the untrained references.
+        read_student_dir: The published student, of this seed, that an untrained reference is made from.
         on_progress: Called with (steps done, steps in all).
 
     Raises:
@@ -88,7 +88,7 @@ def build_student(
     """
     settings = _active(ARMS[arm], config)
     if settings.kind != "trained":
-        _build_reference(stage, config, settings, arm, seed, studies_dir, label_student_dir)
+        _build_reference(stage, config, settings, arm, seed, studies_dir, read_student_dir)
         return
     refuse_untrained_vision(arm, settings, student)
     refuse_unfounded_conclusions(arm, settings, student)
@@ -305,13 +305,13 @@ def _build_reference(
     name: str,
     seed: int,
     studies_dir: Path,
-    label_student_dir: Path | None,
+    read_student_dir: Path | None,
 ) -> None:
-    if label_student_dir is None:
-        raise InputError(f"arm {name} needs the published student of the arm 'label' with this seed")
-    model_dir = label_student_dir / MODEL
+    if read_student_dir is None or arm.reads_student is None:
+        raise InputError(f"arm {name} needs the published student of the arm {arm.reads_student!r} with this seed")
+    model_dir = read_student_dir / MODEL
     tokenizer = load_tokenizer(str(model_dir))
-    predictor = _predictor(load_student(model_dir), tokenizer, ARMS["label"], config)
+    predictor = _predictor(load_student(model_dir), tokenizer, ARMS[arm.reads_student], config)
     train_studies = [study for study in _split(studies_dir, "train") if study.report.strip()]
     say = _reference(arm, predictor, load_images(studies_dir), train_studies, model_dir)
     studies = [*_split(studies_dir, "validate"), *_split(studies_dir, "test")]
@@ -335,5 +335,5 @@ def _reference(
         return lambda images, rows: nearest_reports(predictor.encode(images, rows), candidates, train_studies)
     thresholds = load_thresholds(model_dir)
     if thresholds is None:
-        raise InputError("the label arm's student has no thresholds", where=str(model_dir))
+        raise InputError("the arm's student has no thresholds", where=str(model_dir))
     return lambda images, rows: template_reports(predictor.encode(images, rows), thresholds.values)

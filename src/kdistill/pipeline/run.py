@@ -8,12 +8,12 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kdistill.artifact import is_current, lock_run, open_stage
 from kdistill.config import dump_yaml, parse_yaml
@@ -143,16 +143,24 @@ def _empty(run_dir: Path) -> None:
 
 
 def _refuse_other_recipe(recipe: Recipe, saved: Path) -> None:
-    """A resumed run must not mix two recipes. `processes` may differ: it changes no result."""
+    """A resumed run must not mix two recipes. `processes` may differ: it changes no result.
+
+    Arms and seeds may be added: no student depends on which others there are.
+    """
     old = parse_yaml(saved.read_text(encoding="utf-8"), where=saved.name)
     new = json.loads(recipe.model_dump_json())
-    changed = sorted(set(_differences(old, new)) - {"processes"})
+    changed = sorted(set(_differences(old, new)) - {"processes"} - _extended(old, new))
     if changed:
         raise PolicyError(
             f"the run was made from another recipe; different: {', '.join(changed[:20])}",
             where=str(saved.parent),
             remedy="Give the old values, or start afresh with --fresh or another --out.",
         )
+
+
+def _extended(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    before, after = old["distillation"], new["distillation"]
+    return {f"distillation.{key}" for key in ("arms", "seeds") if set(before[key]) <= set(after[key])}
 
 
 def _differences(old: object, new: object, prefix: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdistill.artifact import StageWriter
 from kdistill.config import ConfigModel
-from kdistill.distillation.config import ARMS, REFERENCE_STUDENT
+from kdistill.distillation.config import ARMS
 from kdistill.interrupt import OnProgress
 from kdistill.pipeline.recipe import Recipe
 from kdistill.records import Article, ProbeItem, Study
@@ -61,7 +61,7 @@ def is_reference(arm: str) -> bool:
 
 def student_keys(recipe: Recipe) -> list[tuple[str, int]]:
     """(arm, seed) of every student; those that others derive from come first."""
-    arms = sorted(recipe.distillation.arms, key=lambda arm: (is_reference(arm), arm != REFERENCE_STUDENT))
+    arms = sorted(recipe.distillation.arms, key=is_reference)
     return [(arm, seed) for seed in recipe.distillation.seeds for arm in arms]
 
 
@@ -173,7 +173,8 @@ def _rationales(recipe: Recipe, run: RunFolder) -> Stage:
 
 def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
     """One student: arm and seed. Its configuration leaves out which other arms and seeds the recipe has."""
-    label_dir = run.student(REFERENCE_STUDENT, seed) if is_reference(arm) else None
+    read = ARMS[arm].reads_student
+    read_dir = run.student(read, seed) if read else None
 
     def build(stage: StageWriter, on_progress: OnProgress) -> None:
         from kdistill.distillation.stage import build_student
@@ -188,15 +189,15 @@ def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
             labels_dir=run.labels,
             rationales_dir=run.rationales,
             teacher_dir=run.teacher,
-            label_student_dir=label_dir,
+            read_student_dir=read_dir,
             on_progress=on_progress,
         )
 
     settings = recipe.distillation.model_dump(mode="json", exclude={"arms", "seeds"})
     config = {"threads": recipe.threads, "student": recipe.student.model_dump(mode="json"), "distillation": settings}
     inputs = {"studies": run.studies, "labels": run.labels, "rationales": run.rationales, "teacher": run.teacher}
-    if label_dir:
-        inputs["label_student"] = label_dir
+    if read_dir:
+        inputs["read_student"] = read_dir
     return Stage(
         f"student/{arm}/seed-{seed}",
         run.student(arm, seed),
