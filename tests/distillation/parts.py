@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdistill.distillation.collate import Collator
+from kdistill.distillation.collate import Collator, Visit
 from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.stage import build_objective, text_order_of
@@ -30,7 +30,7 @@ class Parts:
 
     def batch(self, numbers: Any = range(8)) -> dict[str, Any]:
         """A batch of training studies."""
-        return self.collator(list(numbers))
+        return self.collator([Visit(number) for number in numbers])
 
 
 def make_parts(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdistill.distillation.collate import VisitOrder
+from kdistill.distillation.collate import Visit, VisitOrder
 from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.distillation.labels import label_targets, left_blank, softened
 from kdistill.distillation.targets import build_targets, check_vocabularies, derangement
@@ -158,10 +158,31 @@ def test_damaged_targets_are_named(world: ToyDirs, tiny: StudentConfig, tmp_path
 
 
 def test_order_is_a_permutation_a_pass_and_the_same_for_a_seed() -> None:
-    order = list(VisitOrder(7, 20, seed=3))
+    order = [visit.study for visit in VisitOrder(7, 20, seed=3)]
     assert len(order) == len(VisitOrder(7, 20, seed=3)) == 20
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7)) and order[:7] != order[7:14]
-    assert order == list(VisitOrder(7, 20, seed=3)) != list(VisitOrder(7, 20, seed=4))
+    assert list(VisitOrder(7, 20, seed=3)) == list(VisitOrder(7, 20, seed=3)) != list(VisitOrder(7, 20, seed=4))
+
+
+def test_every_third_visit_decodes_texts_and_the_order_does_not_change() -> None:
+    visits = list(VisitOrder(7, 20, seed=3, text_every=3))
+    assert [visit.study for visit in visits] == [visit.study for visit in VisitOrder(7, 20, seed=3)]
+    assert [number for number, visit in enumerate(visits) if visit.with_texts] == list(range(0, 20, 3))
+
+
+def test_a_visit_without_texts_keeps_its_labels_and_loses_its_texts(world: ToyDirs, tiny: StudentConfig) -> None:
+    parts = make_parts(world, tiny, DistillationConfig(), "full")
+    both = parts.batch(range(2))
+    one = parts.collator([Visit(0), Visit(1, with_texts=False)])
+    for name in ("label_targets", "pixel_values", "statement_rows", "region_rows"):
+        assert np.array_equal(one[name], both[name], equal_nan=True), name
+    written = [int(image) for slot in ("report", "rationale") for text in one[slot] for image in text["image_index"]]
+    assert written and set(written) == {0}
+
+
+@pytest.mark.parametrize(("arm", "every"), [("report_only", 1), ("label_patches", 1), ("label", 3), ("full", 3)])
+def test_a_decoder_that_has_only_texts_to_learn_to_look_from_reads_them_at_every_visit(arm: str, every: int) -> None:
+    assert DistillationConfig(text_every=3).arm_text_every(ARMS[arm]) == every
 
 
 def test_config_refuses_what_cannot_work() -> None:
@@ -169,7 +190,7 @@ def test_config_refuses_what_cannot_work() -> None:
         ({"arms": ["nope"]}, "unknown arms"),
         ({"batch_size": 8, "micro_batch": 3}, "does not divide"),
         ({"checkpoint_steps": 30}, "multiple of logging_steps"),
-        ({"arms": ["full", "nearest_report"]}, "need the arm 'label'"),
+        ({"arms": ["full", "nearest_report"]}, "needs the arm 'label'"),
     ):
         with pytest.raises(ValueError, match=message):
             DistillationConfig.model_validate(settings_)

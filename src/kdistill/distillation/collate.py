@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,15 @@ from kdistill.student.images import blank, pixel_values
 from kdistill.student.modeling import IGNORE_INDEX
 
 
-class StudyNumbers(Dataset):
-    """0 .. N-1: the collator holds the arrays, so that nothing is copied for each item."""
+class Visit(NamedTuple):
+    """One look at a training study: its number, and whether its texts are decoded too."""
+
+    study: int
+    with_texts: bool = True
+
+
+class Visits(Dataset):
+    """Hands each visit on: the collator holds the arrays, so that nothing is copied for each item."""
 
     def __init__(self, num_studies: int) -> None:
         self.num_studies = num_studies
@@ -26,28 +33,29 @@ class StudyNumbers(Dataset):
     def __len__(self) -> int:
         return self.num_studies
 
-    def __getitem__(self, number: int) -> int:
-        return number
+    def __getitem__(self, visit: Visit) -> Visit:
+        return visit
 
 
-class VisitOrder(Sampler[int]):
+class VisitOrder(Sampler[Visit]):
     """The same order in every arm: permutations of the studies, one a pass, until the visits are used up.
 
-    It depends on the seed and the number of studies alone; a resumed run skips into it.
+    It depends on the seed and the number of studies alone; a resumed run skips into it. Of `text_every` visits one
+    decodes texts, counted over the whole run, so that no cut of a batch changes which.
     """
 
-    def __init__(self, num_studies: int, num_visits: int, seed: int) -> None:
-        self.num_studies, self.num_visits, self.seed = num_studies, num_visits, seed
+    def __init__(self, num_studies: int, num_visits: int, seed: int, text_every: int = 1) -> None:
+        self.num_studies, self.num_visits, self.seed, self.text_every = num_studies, num_visits, seed, text_every
 
     def __len__(self) -> int:
         return self.num_visits
 
-    def __iter__(self) -> Iterator[int]:
-        left, epoch = self.num_visits, 0
-        while left > 0:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_studies)[:left]
-            yield from order.tolist()
-            left, epoch = left - len(order), epoch + 1
+    def __iter__(self) -> Iterator[Visit]:
+        done, epoch = 0, 0
+        while done < self.num_visits:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_studies)[: self.num_visits - done]
+            yield from (Visit(n, (done + i) % self.text_every == 0) for i, n in enumerate(order.tolist()))
+            done, epoch = done + len(order), epoch + 1
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,9 @@ class Collator:
     texts_per_chunk: int
     blank_image: bool = False
 
-    def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """Build the batch of these studies."""
-        rows = np.asarray(numbers)
+    def __call__(self, visits: Sequence[Visit]) -> dict[str, Any]:
+        """Build the batch of these visits."""
+        rows = np.array([visit.study for visit in visits])
         targets = self.targets
         images = self.images[targets.image_rows[rows]]
         statement_index, statement_rows = _stated(targets.statements[rows])
@@ -89,9 +97,9 @@ class Collator:
             "label_targets": torch.from_numpy(targets.labels[rows]),
             "label_blanks": torch.from_numpy(targets.blanks[rows]),
             "side_targets": torch.from_numpy(targets.sides[rows]),
-            "report": self._texts([targets.reports[row] for row in rows], [None] * len(rows)),
-            "rationale": self._texts([targets.rationales[row] for row in rows], [targets.spans[row] for row in rows]),
-            "joined": self._joined([targets.joined[row] for row in rows]),
+            "report": self._texts(_decoded(targets.reports, visits), [None] * len(rows)),
+            "rationale": self._texts(_decoded(targets.rationales, visits), _decoded(targets.spans, visits)),
+            "joined": self._joined(_decoded(targets.joined, visits)),
             "statement_index": statement_index,
             "statement_rows": statement_rows,
             "region_index": region_index,
@@ -132,6 +140,10 @@ class Collator:
             batch["topk_ids"] = torch.from_numpy(teacher.topk_ids[rows].astype(np.int64))
             batch["topk_log_probs"] = torch.from_numpy(teacher.topk_log_probs[rows].astype(np.float32))
         return batch
+
+
+def _decoded(texts: Sequence[Any], visits: Sequence[Visit]) -> list[Any]:
+    return [texts[visit.study] if visit.with_texts else None for visit in visits]
 
 
 def pad(sequences: Sequence[list[int]]) -> dict[str, Tensor]:

@@ -124,6 +124,12 @@ class DistillationConfig(ConfigModel):
     arms: tuple[str, ...] = Field(default=("report_only", "template", "full"), description="Arms to train, in order.")
     seeds: tuple[int, ...] = Field(default=(0,), description="One student of each arm is trained per seed.")
     num_image_visits: int = Field(default=18_000, ge=1, description="Images shown in a run, repeats counted.")
+    text_every: int = Field(
+        default=1,
+        ge=1,
+        description="Of so many visits one decodes texts, in arms that look through labelled observations; a decoder "
+        "that reads patches has only texts to learn from where to look, and decodes at every visit.",
+    )
     full_compute_ratio: float = Field(
         default=1.5, ge=1, description="Visits of `long` arms / num_image_visits: the compute of full over report_only."
     )
@@ -189,6 +195,10 @@ class DistillationConfig(ConfigModel):
             if (needed := ARMS[name].reads_student) not in (None, *self.arms):
                 raise ValueError(f"{name} needs the arm {needed!r}")
         return self
+
+    def arm_text_every(self, arm: ArmConfig) -> int:
+        """`text_every` of an arm."""
+        return self.text_every if arm.reasoning_input == "observations" and arm.has_label_head else 1
 
     def num_steps(self, arm: str) -> int:
         """Optimiser steps of an arm."""

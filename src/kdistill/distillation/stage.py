@@ -124,6 +124,7 @@ def build_student(
         num_steps=config.num_steps(arm),
         seed=seed,
         checkpoints_dir=stage.dir / CHECKPOINTS,
+        text_every=config.arm_text_every(settings),
         validate=validation,
         on_progress=on_progress,
     )

@@ -16,7 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from transformers.utils import logging as transformers_logging
 
 from kdistill.checkpoints import ReportProgress, SealCheckpoints, newest_verified
-from kdistill.distillation.collate import Collator, StudyNumbers, VisitOrder
+from kdistill.distillation.collate import Collator, VisitOrder, Visits
 from kdistill.distillation.config import DistillationConfig, Term
 from kdistill.distillation.objective import Objective
 from kdistill.errors import ConfigError, KDistillError
@@ -185,6 +185,7 @@ def train(
     num_steps: int,
     seed: int,
     checkpoints_dir: Path,
+    text_every: int = 1,
     validate: Validate | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
@@ -200,6 +201,7 @@ def train(
         num_steps: Optimiser steps.
         seed: Seed of the order (and of dropout).
         checkpoints_dir: Where checkpoints are kept, and found after an interruption.
+        text_every: Of so many visits one decodes texts.
         validate: Figures to log on the way; must not draw random numbers.
         on_progress: Called with (steps done, steps in all).
 
@@ -218,7 +220,17 @@ def train(
         try:
             watch = ReportProgress(on_progress, stop_every=config.logging_steps)
             trainer = _trainer(
-                model, objective, collator, config, num_steps, seed, checkpoints_dir, validate, watch, micro_batch
+                model,
+                objective,
+                collator,
+                config,
+                num_steps,
+                seed,
+                checkpoints_dir,
+                text_every,
+                validate,
+                watch,
+                micro_batch,
             )
             checkpoint = newest_verified(checkpoints_dir)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -269,6 +281,7 @@ def _trainer(
     num_steps: int,
     seed: int,
     checkpoints_dir: Path,
+    text_every: int,
     validate: Validate | None,
     progress: ReportProgress,
     micro_batch: int,
@@ -280,11 +293,11 @@ def _trainer(
     )
     trainer = DistillationTrainer(
         objective=objective,
-        order=VisitOrder(num_studies, num_steps * config.batch_size, seed),
+        order=VisitOrder(num_studies, num_steps * config.batch_size, seed, text_every),
         last_good_dir=checkpoints_dir / "last-good",
         model=model,
         args=arguments,
-        train_dataset=StudyNumbers(num_studies),
+        train_dataset=Visits(num_studies),
         data_collator=collator,
         callbacks=[watch, SealCheckpoints(), progress],
     )

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedTokenizerBase
 
-from kdistill.distillation.collate import Collator
+from kdistill.distillation.collate import Collator, Visit
 from kdistill.distillation.config import ArmConfig, DistillationConfig, DivergenceConfig, Term
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.targets import build_targets
@@ -67,7 +67,8 @@ class Validation:
         scores, labels = [], []
         number = len(self.collator.targets.studies)
         for start in range(0, number, self.batch_size):
-            batch = move(self.collator(range(start, min(start + self.batch_size, number))), model.device)
+            visits = [Visit(study) for study in range(start, min(start + self.batch_size, number))]
+            batch = move(self.collator(visits), model.device)
             found = self.objective.counts(batch)
             losses = self.objective.losses(model, batch, found)
             for term, value in losses.items():
