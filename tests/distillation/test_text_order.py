@@ -7,6 +7,7 @@ import torch
 
 from kdistill.distillation.config import DistillationConfig
 from kdistill.student.config import StudentConfig, TextOrder
+from kdistill.student.queries import Conclusions
 from kdistill.student.text import split_texts, token_ids
 from kdistill.teacher.tokenizer import load_tokenizer
 
@@ -76,7 +77,8 @@ def test_losses_are_those_of_its_tokens_one_by_one(
     counts = parts.objective.counts(batch)
     losses = parts.objective.losses(parts.model.eval(), batch, counts)
     texts = [*batch["report"], *batch["rationale"], *batch["joined"]]
-    output = parts.model(batch["pixel_values"], texts=texts)
+    stated = Conclusions.stated(batch["label_targets"], batch["side_targets"])
+    output = parts.model(batch["pixel_values"], texts=texts, stated=stated)
     sums = {"report": 0.0, "rationale": 0.0}
     for logits, text in zip(output.text_logits, texts, strict=True):
         targets = text["next_tokens"][text["next_tokens"] != -100]

@@ -21,7 +21,15 @@ class PrimaryEndpoint(ConfigModel):
 
     arm: str = Field(default="full", description="the arm that is claimed to be better")
     baselines: tuple[str, ...] = Field(
-        default=("report_only", "report_only_long", "teacher_label", "template"),
+        default=(
+            "report_only",
+            "report_only_long",
+            "label",
+            "teacher_label",
+            "template",
+            "shuffled_teacher",
+            "classifier_template",
+        ),
         description="arms that it must beat; one that a recipe does not train is listed as null with the reason",
     )
 
@@ -34,11 +42,16 @@ class ComparisonSpec(ConfigModel):
     baseline: str = Field(description="the arm that is subtracted")
 
 
+#: What an arm of the ablation leaves out of `full`.
+_PARTS: Final = ("where", "rationale", "token", "semantic", "impression")
+
+
 def _secondary() -> tuple[ComparisonSpec, ...]:
     pairs = (
-        ("report_f1", "full", "shuffled_teacher"),
-        ("report_f1", "full", "full_no_where"),
-        ("report_f1", "full", "full_no_rationale"),
+        ("report_f1", "full", "nearest_report"),
+        ("report_f1", "full", "classifier_template_full"),
+        *(("report_f1", "full", f"full_no_{part}") for part in _PARTS),
+        *(("auc", "full", f"full_no_{part}") for part in _PARTS),
         ("report_f1", "report_only_long", "report_only"),
         ("report_f1", "template", "report_only"),
         ("report_f1", "shuffled_teacher", "report_only"),
@@ -46,7 +59,7 @@ def _secondary() -> tuple[ComparisonSpec, ...]:
         ("auc", "full", "label"),
         ("auc", "full", "teacher_label"),
         ("auc", "full", "template"),
-        ("auc", "full", "full_no_where"),
+        ("auc", "full", "shuffled_teacher"),
     )
     return tuple(ComparisonSpec(name=name, arm=arm, baseline=baseline) for name, arm, baseline in pairs)  # type: ignore[arg-type]
 

@@ -93,7 +93,7 @@ class StudentConfig(ConfigModel):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the observation embeddings.")
     conclusions: ConclusionKind = Field(
-        default="none",
+        default="decided",
         description="What the decoder is told of the label head's conclusions, in each observation's token: nothing; "
         "soft: its logit; decided: present or absent at the threshold, and the side (in training what is stated).",
     )
