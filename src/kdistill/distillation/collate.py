@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from kdistill.distillation.regions import RegionMasks
 from kdistill.distillation.targets import TrainingTargets
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.images import blank, pixel_values
@@ -59,7 +60,8 @@ class Collator:
         side_targets int64 [B, 14] (-1: not stated);
         report, rationale: lists of text batches (see TextBatch; the rationale's may hold topk_ids int64 [n, K] and
         topk_log_probs float32 [n, K+1], the residual last, for its n target tokens in row-major order);
-        statement_index, region_index int64 [E, 2] (image, observation); statement_rows, region_rows int64 [E].
+        statement_index, region_index int64 [E, 2] (image, observation); statement_rows, region_rows int64 [E];
+        region_masks float32 [E, P], the share of each patch inside the region, where the where term is on.
 
     Attributes:
         images: uint8 [M, S, S], memory-mapped.
@@ -67,6 +69,7 @@ class Collator:
         config: The student's configuration (pixel normalisation).
         texts_per_chunk: Texts of similar length padded together.
         blank_image: Show mean grey instead of every image.
+        region_masks: Draws the regions of the where term; None without it.
     """
 
     images: np.ndarray
@@ -74,6 +77,7 @@ class Collator:
     config: KDistillConfig
     texts_per_chunk: int
     blank_image: bool = False
+    region_masks: RegionMasks | None = None
 
     def __call__(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Build the batch of these studies."""
@@ -82,7 +86,7 @@ class Collator:
         images = self.images[targets.image_rows[rows]]
         statement_index, statement_rows = _stated(targets.statements[rows])
         region_index, region_rows = _stated(targets.regions[rows])
-        return {
+        batch = {
             "pixel_values": pixel_values(blank(images, self.config) if self.blank_image else images, self.config),
             "label_targets": torch.from_numpy(targets.labels[rows]),
             "side_targets": torch.from_numpy(targets.sides[rows]),
@@ -93,6 +97,9 @@ class Collator:
             "region_index": region_index,
             "region_rows": region_rows,
         }
+        if self.region_masks is not None:
+            batch["region_masks"] = self.region_masks(rows[region_index[:, 0].numpy()], region_rows.numpy())
+        return batch
 
     def _texts(
         self, sequences: Sequence[list[int] | None], spans: Sequence[tuple[int, int] | None]
