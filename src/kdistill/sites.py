@@ -1,9 +1,10 @@
 """Where each observation shows itself on a frontal chest radiograph: observation x side x zone -> boxes.
 
 Coordinates are fractions of the image (x from the image's left = the patient's right, y from the top), for an upright
-frontal film that fills the image from the lower neck to the upper abdomen. The boxes are coarse textbook regions,
-written down from the sources below without looking at any data set's boxes or at the phantom's geometry; they say where
-to look, not where the finding ends.
+frontal film that fills the image from the lower neck to the upper abdomen: the standard film. The boxes are coarse
+textbook regions, written down from the sources below without looking at any data set's boxes or at the phantom's
+geometry; they say where to look, not where the finding ends. On a film that is framed otherwise they are carried along
+with the lungs: `to_frame` maps them from the standard film's thorax to one that `studies.frame` found.
 
 Sources: Hansell et al. 2008, Fleischner Society glossary, doi:10.1148/radiol.2462070712 (zones, signs, their places);
 Goodman, Felson's Principles of Chest Roentgenology (silhouette sign, costophrenic sulci, mediastinal contours); Irvin
@@ -29,6 +30,23 @@ class Box(NamedTuple):
     right: float
     bottom: float
 
+
+class Frame(NamedTuple):
+    """Where the thorax lies on a film, in fractions of the image; the lungs may go on beyond its edge.
+
+    Left, top, right and bottom bound both lung fields together (apices to costophrenic angles); `midline` is the x of
+    the spine, which is not the middle of the box on a rotated film.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    midline: float
+
+
+#: The thorax of the standard film: rows and columns of the lungs in the boxes below. Maps every box to itself.
+REFERENCE: Final = Frame(left=0.06, top=0.08, right=0.94, bottom=0.86, midline=0.50)
 
 #: The zones divide the lung height in thirds (Hansell et al. 2008: "zone" is a height on the film, not a lobe).
 _ZONE_ROWS: Final[Mapping[Zone, tuple[float, float]]] = MappingProxyType(
@@ -90,13 +108,23 @@ SITES: Final[Mapping[str, Site]] = MappingProxyType(
 )
 
 
-def boxes(observation: str, side: Side | None = None, zone: Zone | None = None) -> tuple[Box, ...]:
+def boxes(
+    observation: str,
+    side: Side | None = None,
+    zone: Zone | None = None,
+    *,
+    frame: Frame = REFERENCE,
+    mirrored: bool = False,
+) -> tuple[Box, ...]:
     """The boxes in which a reader would look for an observation.
 
     Args:
         observation: One of OBSERVATIONS.
         side: Cuts a lateralised site to the stated side; ignored for midline sites.
         zone: Cuts a zoned site to the stated third of the lung, where the two overlap; else the site stays whole.
+        frame: The thorax of the film; the standard film's leaves the boxes as they are written down.
+        mirrored: Reflect the boxes of the standard film left to right: the wrong place, for a control. A stated side
+            becomes the other one, the heart moves to the patient's right; what lies alike on both sides stays.
 
     Raises:
         KeyError: The observation is unknown.
@@ -107,30 +135,70 @@ def boxes(observation: str, side: Side | None = None, zone: Zone | None = None) 
         zone_top, zone_bottom = _ZONE_ROWS[zone]
         if min(bottom, zone_bottom) > max(top, zone_top):
             top, bottom = max(top, zone_top), min(bottom, zone_bottom)
-    right, left = Box(site.right[0], top, site.right[1], bottom), Box(site.left[0], top, site.left[1], bottom)
-    if not site.lateralised:
-        return (right,)
-    match side:
-        case "right":
-            return (right,)
-        case "left":
-            return (left,)
-        case _:
-            return (right, left)
+    columns = {"right": (site.right,), "left": (site.left,)}.get(side or "", (site.right, site.left))
+    found = [Box(left, top, right, bottom) for left, right in (columns if site.lateralised else (site.right,))]
+    if mirrored:
+        found = [Box(1 - box.right, box.top, 1 - box.left, box.bottom) for box in found]
+    return tuple(Box(*row) for row in to_frame(np.array(found), np.array(frame)).tolist())
+
+
+def to_frame(standard: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Carry boxes of the standard film to films whose thorax was found.
+
+        x' = midline' + (x - midline) * half' / half        half: from the midline to the lung's outer border, each side
+        y' = top' + (y - top) * height' / height
+
+    Piecewise affine in x, so that the midline stays the midline; cut at the image's edge.
+
+    Args:
+        standard: [..., 4] boxes as in `Box`.
+        frames: [..., 5] as in `Frame`; their other axes broadcast against the boxes'.
+
+    Returns:
+        [..., 4]; bit for bit the boxes where the frame is the reference.
+    """
+    frames = np.asarray(frames)
+    left, top, right, bottom, midline = (frames[..., None, n] for n in range(5))
+    x = standard[..., [0, 2]] - REFERENCE.midline
+    x = midline + x * np.where(
+        x < 0,
+        (midline - left) / (REFERENCE.midline - REFERENCE.left),
+        (right - midline) / (REFERENCE.right - REFERENCE.midline),
+    )
+    y = top + (standard[..., [1, 3]] - REFERENCE.top) * (bottom - top) / (REFERENCE.bottom - REFERENCE.top)
+    moved = np.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], axis=-1)
+    return np.where((frames == np.array(REFERENCE)).all(-1)[..., None], standard, np.clip(moved, 0.0, 1.0))
 
 
 def region_mask(
-    observation: str, side: Side | None = None, zone: Zone | None = None, *, grid_size: int = 16
+    observation: str,
+    side: Side | None = None,
+    zone: Zone | None = None,
+    *,
+    grid_size: int = 16,
+    frame: Frame = REFERENCE,
+    mirrored: bool = False,
 ) -> np.ndarray:
     """Rasterise `boxes` on the patch grid.
 
     Returns:
         Float32 array [grid_size, grid_size] (rows from the top): the share of each cell that lies inside a box.
     """
+    return rasterise(np.array(boxes(observation, side, zone, frame=frame, mirrored=mirrored)), grid_size)
+
+
+def rasterise(regions: np.ndarray, grid_size: int) -> np.ndarray:
+    """Boxes -> masks.
+
+    Args:
+        regions: [..., K, 4], K boxes a region as in `Box`; one of zeros covers nothing.
+        grid_size: Cells along a side.
+
+    Returns:
+        Float32 [..., grid_size, grid_size]: the largest share of each cell that one of its region's boxes covers.
+    """
     edges = np.linspace(0.0, 1.0, grid_size + 1)
-    mask = np.zeros((grid_size, grid_size), dtype=np.float32)
-    for box in boxes(observation, side, zone):
-        columns = np.clip(np.minimum(edges[1:], box.right) - np.maximum(edges[:-1], box.left), 0, None) * grid_size
-        rows = np.clip(np.minimum(edges[1:], box.bottom) - np.maximum(edges[:-1], box.top), 0, None) * grid_size
-        mask = np.maximum(mask, np.outer(rows, columns).astype(np.float32))
-    return mask
+    left, top, right, bottom = (regions[..., n, None] for n in range(4))
+    columns = np.clip(np.minimum(edges[1:], right) - np.maximum(edges[:-1], left), 0, None) * grid_size
+    rows = np.clip(np.minimum(edges[1:], bottom) - np.maximum(edges[:-1], top), 0, None) * grid_size
+    return (rows[..., :, None] * columns[..., None, :]).astype(np.float32).max(axis=-3)

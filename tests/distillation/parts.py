@@ -8,7 +8,7 @@ from typing import Any
 from kdistill.distillation.collate import Collator, Visit
 from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
 from kdistill.distillation.objective import Objective
-from kdistill.distillation.stage import build_objective, text_order_of
+from kdistill.distillation.stage import build_objective, build_region_masks, text_order_of
 from kdistill.distillation.targets import TrainingTargets, build_targets
 from kdistill.student.build import build_model
 from kdistill.student.config import StudentConfig
@@ -60,5 +60,7 @@ def make_parts(
         text_order=text_order_of(settings, student),
         teacher_hidden_size=width,
     )
-    collator = Collator(load_images(world.studies), targets, model.config, config.texts_per_chunk, settings.blank_image)
-    return Parts(model, build_objective(settings, config, targets, model), collator, targets)
+    images = load_images(world.studies)
+    masks = build_region_masks(settings, config, targets, model, images, count=lambda name, n: None)
+    collator = Collator(images, targets, model.config, config.texts_per_chunk, settings.blank_image, masks)
+    return Parts(model, build_objective(settings, config, targets), collator, targets)

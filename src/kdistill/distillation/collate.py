@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from kdistill.distillation.regions import RegionMasks
 from kdistill.distillation.targets import Joined, TrainingTargets
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.images import blank, pixel_values
@@ -69,7 +70,8 @@ class Collator:
         topk_log_probs float32 [n, K+1], the residual last, for its n target tokens in row-major order);
         joined: text batches that hold both; is_rationale bool [n] says which target tokens are the rationale's, and
         is_taught bool [n] which ones topk_ids and topk_log_probs are for;
-        statement_index, region_index int64 [E, 2] (image, observation); statement_rows, region_rows int64 [E].
+        statement_index, region_index int64 [E, 2] (image, observation); statement_rows, region_rows int64 [E];
+        region_masks float32 [E, P], the share of each patch inside the region, where the where term is on.
 
     Attributes:
         images: uint8 [M, S, S], memory-mapped.
@@ -77,6 +79,7 @@ class Collator:
         config: The student's configuration (pixel normalisation).
         texts_per_chunk: Texts of similar length padded together.
         blank_image: Show mean grey instead of every image.
+        region_masks: Draws the regions of the where term; None without it.
     """
 
     images: np.ndarray
@@ -84,6 +87,7 @@ class Collator:
     config: KDistillConfig
     texts_per_chunk: int
     blank_image: bool = False
+    region_masks: RegionMasks | None = None
 
     def __call__(self, visits: Sequence[Visit]) -> dict[str, Any]:
         """Build the batch of these visits."""
@@ -92,7 +96,7 @@ class Collator:
         images = self.images[targets.image_rows[rows]]
         statement_index, statement_rows = _stated(targets.statements[rows])
         region_index, region_rows = _stated(targets.regions[rows])
-        return {
+        batch = {
             "pixel_values": pixel_values(blank(images, self.config) if self.blank_image else images, self.config),
             "label_targets": torch.from_numpy(targets.labels[rows]),
             "label_blanks": torch.from_numpy(targets.blanks[rows]),
@@ -105,6 +109,9 @@ class Collator:
             "region_index": region_index,
             "region_rows": region_rows,
         }
+        if self.region_masks is not None:
+            batch["region_masks"] = self.region_masks(rows[region_index[:, 0].numpy()], region_rows.numpy())
+        return batch
 
     def _texts(
         self, sequences: Sequence[list[int] | None], spans: Sequence[tuple[int, int] | None]

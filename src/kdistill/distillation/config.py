@@ -59,6 +59,9 @@ class ArmConfig(ConfigModel):
     )
     long: bool = Field(default=False, description="Train for as long as `full` computes (see full_compute_ratio).")
     blank_image: bool = Field(default=False, description="Replace every image by mean grey.")
+    mirrored_sites: bool = Field(
+        default=False, description="Control: the where term's sites are reflected left to right (see `sites.boxes`)."
+    )
 
     @property
     def has_label_head(self) -> bool:
@@ -103,6 +106,7 @@ ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
         "teacher_label": ArmConfig(label_source="teacher", terms=_LABEL),
         "full": _full(),
         "full_no_where": _full("where"),
+        "full_mirrored_where": _full(mirrored_sites=True),
         "full_no_rationale": _full(terms=(*_LABEL, "semantic", "where")),
         "full_no_token": _full("token"),
         "full_no_semantic": _full("semantic"),
@@ -153,6 +157,10 @@ class DistillationConfig(ConfigModel):
     )
     weights: TermWeights = Field(default=TermWeights(), description="Weight of each term.")
     divergence: DivergenceConfig = Field(default=DivergenceConfig(), description="Comparison in the token term.")
+    where_frame: Literal["fixed", "found"] = Field(
+        default="fixed",
+        description="Cut the where term's regions in the standard film's frame, or in that of each film's own thorax.",
+    )
     semantic_temperature: float = Field(default=0.07, gt=0, description="Temperature of the semantic term's softmax.")
     uncertain: UncertainPolicy = Field(default="positive", description="What an uncertain training label becomes.")
     blank: Literal["negative", "masked"] = Field(

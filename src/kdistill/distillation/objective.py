@@ -30,7 +30,6 @@ class Objective:
         divergence: Settings of the token term.
         semantic_temperature: Temperature of the semantic term.
         bank: Statement embeddings [M, D] for the semantic term.
-        region_masks: Share of each patch inside each numbered region [R, P], for the where term.
         omission_rate: Share of present findings that reports do not mention, for the label term.
     """
 
@@ -38,7 +37,6 @@ class Objective:
     divergence: DivergenceConfig
     semantic_temperature: float
     bank: Tensor | None
-    region_masks: Tensor | None
     omission_rate: float = 0.0
 
     @property
@@ -125,10 +123,9 @@ class Objective:
                 bank = self.bank.to(queries.device)
                 return info_nce(queries, bank, batch["statement_rows"], self.semantic_temperature).sum()
             case "where":
-                assert output.log_attention is not None and self.region_masks is not None
+                assert output.log_attention is not None
                 image, observation = batch["region_index"].unbind(1)
-                masks = self.region_masks.to(output.log_attention.device)[batch["region_rows"]]
-                return outside_loss(output.log_attention[image, observation], masks).sum()
+                return outside_loss(output.log_attention[image, observation], batch["region_masks"]).sum()
         raise ValueError(f"{term} is no term of the observations")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdistill.observations import OBSERVATIONS
 from kdistill.records import RationaleEntry, Side, Zone
-from kdistill.sites import region_mask
+from kdistill.sites import boxes, rasterise, to_frame
 
 
 class Region(NamedTuple):
@@ -30,21 +30,58 @@ def region_of(entry: RationaleEntry) -> Region:
 
 
 class RegionTable:
-    """The distinct regions of a training set, numbered; their masks on a model's patch grid come from `masks`."""
+    """The distinct regions of a training set, numbered.
 
-    def __init__(self, regions: Iterable[Region]) -> None:
+    Attributes:
+        regions: The regions in their order.
+        boxes: float64 [R, 2, 4], the boxes of each on the standard film; zeros in place of a missing second one.
+    """
+
+    def __init__(self, regions: Iterable[Region], *, mirrored: bool = False) -> None:
         self.regions = tuple(sorted(set(regions), key=lambda r: (OBSERVATIONS.index(r[0]), r[1] or "", r[2] or "")))
         self._rows = {region: row for row, region in enumerate(self.regions)}
+        self.boxes = np.zeros((len(self.regions), 2, 4))
+        for row, (observation, side, zone) in enumerate(self.regions):
+            found = boxes(observation, side, zone, mirrored=mirrored)
+            self.boxes[row, : len(found)] = found
 
     def row(self, region: Region) -> int:
         """The number of a region."""
         return self._rows[region]
 
     def masks(self, num_patches: int) -> Tensor:
-        """float32 [R, P]: share of each patch that lies inside each region; the patch grid is square."""
-        grid = int(num_patches**0.5)
-        rows = [region_mask(r.observation, r.side, r.zone, grid_size=grid).ravel() for r in self.regions]
-        return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, num_patches)
+        """float32 [R, P]: share of each patch that lies inside each region of the standard film; the grid is square."""
+        return _masks(self.boxes, int(num_patches**0.5))
+
+    def alike_on_both_sides(self) -> np.ndarray:
+        """Bool [R]: the region is its own mirror image, so that a mirrored control leaves it where it is."""
+        masks = rasterise(self.boxes, 64)
+        return np.isclose(masks, masks[..., ::-1], atol=1e-4).all(axis=(-1, -2))
+
+
+class RegionMasks:
+    """Masks of numbered regions on a model's patch grid, each on the film that it was stated for."""
+
+    def __init__(self, table: RegionTable, num_patches: int, frames: np.ndarray | None = None) -> None:
+        """Prepare the masks.
+
+        Args:
+            table: The regions.
+            num_patches: P of the model; the patch grid is square.
+            frames: float64 [N, 5], each study's frame (see `sites.Frame`); None: the standard film's for all.
+        """
+        self._boxes, self._grid_size, self._frames = table.boxes, int(num_patches**0.5), frames
+        self._standard = table.masks(num_patches)
+
+    def __call__(self, studies: np.ndarray, regions: np.ndarray) -> Tensor:
+        """float32 [E, P]: share of each patch inside region `regions[e]` on the film of study `studies[e]`."""
+        if self._frames is None:
+            return self._standard[torch.from_numpy(regions)]
+        return _masks(to_frame(self._boxes[regions], self._frames[studies, None]), self._grid_size)
+
+
+def _masks(regions: np.ndarray, grid_size: int) -> Tensor:
+    return torch.from_numpy(rasterise(regions, grid_size).reshape(len(regions), grid_size * grid_size))
 
 
 def outside_loss(log_attention: Tensor, masks: Tensor) -> Tensor:

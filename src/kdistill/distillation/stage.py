@@ -19,6 +19,7 @@ from kdistill.distillation.labels import label_targets, load_stated_labels
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
+from kdistill.distillation.regions import RegionMasks
 from kdistill.distillation.targets import TrainingTargets, build_targets, check_vocabularies
 from kdistill.distillation.thresholds import choose_thresholds
 from kdistill.distillation.trainer import train
@@ -30,6 +31,7 @@ from kdistill.student.config import StudentConfig, TextOrder, TransformersLangua
 from kdistill.student.images import pixel_values
 from kdistill.student.modeling import KDistillStudent, load_student
 from kdistill.student.thresholds import load_thresholds, save_thresholds
+from kdistill.studies.frame import FrameFinder
 from kdistill.studies.store import load_images, load_pair_images, load_pairs, load_studies
 from kdistill.teacher.tokenizer import add_special_tokens, load_tokenizer
 
@@ -116,10 +118,12 @@ def build_student(
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
     validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
+    images = load_images(studies_dir)
+    masks = build_region_masks(settings, config, targets, model, images, stage.count)
     history = train(
         model,
-        build_objective(settings, config, targets, model),
-        Collator(load_images(studies_dir), targets, model.config, config.texts_per_chunk, settings.blank_image),
+        build_objective(settings, config, targets),
+        Collator(images, targets, model.config, config.texts_per_chunk, settings.blank_image, masks),
         config,
         num_steps=config.num_steps(arm),
         seed=seed,
@@ -200,9 +204,7 @@ def _teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:
     return int(targets.teacher.bank.shape[1])
 
 
-def build_objective(
-    arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets, model: KDistillStudent
-) -> Objective:
+def build_objective(arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets) -> Objective:
     """The arm's terms with the configured weights and the tables that they read."""
     weights = config.weights.model_dump()
     return Objective(
@@ -210,9 +212,30 @@ def build_objective(
         divergence=config.divergence,
         semantic_temperature=config.semantic_temperature,
         bank=torch.from_numpy(targets.teacher.bank) if targets.teacher is not None else None,
-        region_masks=targets.region_table.masks(num_patches(model)) if "where" in arm.terms else None,
         omission_rate=config.omission_rate,
     )
+
+
+def build_region_masks(
+    arm: ArmConfig,
+    config: DistillationConfig,
+    targets: TrainingTargets,
+    model: KDistillStudent,
+    images: np.ndarray,
+    count: Callable[[str, int], None],
+) -> RegionMasks | None:
+    """The where term's regions, in the standard film's frame or in that of each film; None without the term.
+
+    A blank film has no thorax to find, so its arm keeps the standard frame.
+    """
+    if "where" not in arm.terms:
+        return None
+    if config.where_frame == "fixed" or arm.blank_image:
+        return RegionMasks(targets.region_table, num_patches(model))
+    several = FrameFinder().find_many(images, targets.image_rows)
+    count("where_frame_found", int(several.found.sum()))
+    count("where_frame_fell_back", int((~several.found).sum()))
+    return RegionMasks(targets.region_table, num_patches(model), several.frames)
 
 
 @torch.no_grad()

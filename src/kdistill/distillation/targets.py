@@ -203,12 +203,14 @@ def build_targets(
     rationales, index = _assigned_rationales(studies, arm, rationales_dir, seed, count)
     teacher = _teacher_targets(arm, rationales_dir)
     texts, spans = _rationale_texts(rationales, index, teacher, arm, config, tokenizer, count)
-    regions, table = _regions(rationales if "where" in arm.terms else [None] * len(studies))
     reports = tuple(
         _report(study, _impression(study, rationale, arm, count), tokenizer, config, count)
         for study, rationale in zip(studies, rationales, strict=True)
     )
     reports, texts, joined = _join(reports, texts, spans, text_order)
+    regions, table = _regions(rationales if "where" in arm.terms else [None] * len(studies), arm.mirrored_sites)
+    if arm.mirrored_sites:
+        _count_mirrored(regions, table, count)
     return TrainingTargets(
         studies=tuple(studies),
         image_rows=np.array([study.images[0].row for study in studies], dtype=np.int64),
@@ -354,13 +356,20 @@ def _rationale_texts(
     return tuple(texts), tuple(spans)
 
 
-def _regions(rationales: Sequence[Rationale | None]) -> tuple[np.ndarray, RegionTable]:
+def _regions(rationales: Sequence[Rationale | None], mirrored: bool) -> tuple[np.ndarray, RegionTable]:
     entries = [(row, entry) for row, rationale in enumerate(rationales) if rationale for entry in rationale.entries]
-    table = RegionTable(region_of(entry) for _, entry in entries)
+    table = RegionTable((region_of(entry) for _, entry in entries), mirrored=mirrored)
     rows = np.full((len(rationales), NUM_OBSERVATIONS), -1, dtype=np.int64)
     for row, entry in entries:
         rows[row, INDEX[entry.observation]] = table.row(region_of(entry))
     return rows, table
+
+
+def _count_mirrored(regions: np.ndarray, table: RegionTable, count: Callable[[str, int], None]) -> None:
+    """What the control moves: most denials and findings without a side look the same in a mirror."""
+    alike = table.alike_on_both_sides()[regions[regions >= 0]]
+    count("where_region_mirrored", int((~alike).sum()))
+    count("where_region_alike_on_both_sides", int(alike.sum()))
 
 
 def _statements(index: Sequence[int | None], teacher: TeacherTargets | None) -> np.ndarray:

@@ -53,7 +53,7 @@ class Validation:
             seed=0,
             count=lambda name, n: None,
         )
-        objective = Objective(dict.fromkeys(terms, 1.0), DivergenceConfig(), 1.0, None, None)
+        objective = Objective(dict.fromkeys(terms, 1.0), DivergenceConfig(), 1.0, None)
         images = load_images(studies_dir)
         collator = Collator(images, targets, model.config, config.texts_per_chunk, arm.blank_image)
         return cls(collator, objective, config.prediction_batch)
