@@ -50,7 +50,7 @@ class FoundFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundFrames:
-    """Frames of N films: `frames` float64 [N, 5] (columns as in `Frame`), `confidence` float64 [N], `found` bool [N]."""
+    """Frames of N films: `frames` float64 [N, 5], columns as in `Frame`; `confidence` float64 [N]; `found` bool [N]."""
 
     frames: np.ndarray
     confidence: np.ndarray
