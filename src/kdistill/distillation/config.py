@@ -121,6 +121,11 @@ class DistillationConfig(ConfigModel):
     weight_decay: float = Field(default=0.05, ge=0, description="Decoupled weight decay (not on norms and biases).")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     bf16: bool = Field(default=True, description="Train and encode under bfloat16 autocast.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Compute activations inside encoder and decoder again instead of keeping them: less memory, about "
+        "a third more time, the same gradients.",
+    )
     weights: TermWeights = Field(default=TermWeights(), description="Weight of each term.")
     divergence: DivergenceConfig = Field(default=DivergenceConfig(), description="Comparison in the token term.")
     semantic_temperature: float = Field(default=0.07, gt=0, description="Temperature of the semantic term's softmax.")
