@@ -22,7 +22,7 @@ from kdistill.student.config import (
 )
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.modeling import KDistillStudent
-from kdistill.student.pretrained import image_normalisation, load_language, load_vision, refuse_unreadable
+from kdistill.student.pretrained import image_normalisation, load_language, load_vision
 from kdistill.student.text import token_ids
 from kdistill.student.vision import TransformersVision
 
@@ -77,10 +77,9 @@ def build_model(
     model = KDistillStudent(config)
     if language is not None:
         model.language.load_state_dict(language.state_dict())
-    if isinstance(model.vision, TransformersVision):
-        if vision is not None:
-            model.vision.model.load_state_dict(vision.state_dict())
-        refuse_unreadable(model.vision, settings.image_size_px)
+    if vision is not None:
+        assert isinstance(model.vision, TransformersVision)
+        model.vision.model.load_state_dict(vision.state_dict())
     _adapt(model, settings)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # the library's wrapper of Module.to
 
@@ -121,7 +120,7 @@ def _pretrained_language(
 def _pretrained_vision(settings: StudentConfig) -> PreTrainedModel | None:
     if not isinstance(settings.vision, TransformersVisionConfig) or settings.vision.path is None:
         return None
-    return load_vision(settings.vision.path)
+    return load_vision(settings.vision.path, settings.image_size_px)
 
 
 def _vision_settings(settings: StudentConfig, pretrained: PreTrainedModel | None) -> dict[str, Any]:

@@ -39,14 +39,15 @@ def load_language(source: str, num_tokens: int) -> PreTrainedModel:
     return model
 
 
-def load_vision(source: str) -> PreTrainedModel:
+def load_vision(source: str, image_size_px: int) -> PreTrainedModel:
     """A vision model by local folder or hub name; of a two-tower model such as SigLIP its image side.
 
     Raises:
-        WeightsError: Unsafe, damaged, incomplete, or not driven by images alone.
+        WeightsError: Unsafe, damaged, incomplete, not driven by images alone, or not by images of this size.
     """
     tower = _vision_tower(_load(AutoModel, source))
     refuse_other_inputs(tower, source)
+    refuse_unreadable(tower, image_size_px, source)
     return tower
 
 
@@ -77,18 +78,19 @@ def refuse_other_inputs(model: PreTrainedModel, source: str) -> None:
         )
 
 
-def refuse_unreadable(vision: TransformersVision, image_size_px: int) -> None:
+def refuse_unreadable(model: PreTrainedModel, image_size_px: int, source: str) -> None:
     """Show the encoder one empty image of the student's size.
 
     Raises:
         WeightsError: It cannot read that size, or gives no grid of patches.
     """
+    vision = TransformersVision(model)
     try:
         grid_side(vision, image_size_px)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise WeightsError(
-            f"the encoder ({vision.model.config.model_type}) cannot read images of {image_size_px} px: {error}",
-            where="student.vision",
+            f"the encoder ({model.config.model_type}) cannot read images of {image_size_px} px: {error}",
+            where=source,
             remedy=f"Its own size is {vision.image_size_px or 'not stated'}: set student.image_size_px to it.",
         ) from error
 
