@@ -96,7 +96,7 @@ TONGUES: dict[str, tuple[type[PretrainedConfig], dict, int]] = {
     "qwen3": (Qwen3Config, BODY, 320),
     "gemma3": (
         Gemma3TextConfig,
-        # A window shorter than the texts; logits scaled so that an untrained model is not sure of one token.
+        # A window shorter than the texts: the cache has to forget.
         {**BODY, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
         330,
     ),
@@ -143,6 +143,8 @@ def _enlarge(model: PreTrainedModel) -> None:
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
+        elif 0 < float(parameter.abs().max()) < 1e-3:  # layer scales, which hide a block until they are trained
+            torch.nn.init.constant_(parameter, 0.5)
 
 
 def student_of(settings: dict) -> KDistillStudent:

@@ -66,14 +66,16 @@ class AdaptableModel(PreTrainedModel):
     ) -> None:
         """The library's, with adapters merged into what is written (the model in memory keeps them).
 
-        With `state_dict` exactly that is written, as a checkpoint of an unfinished training needs it.
+        With `state_dict` exactly that is written, as a checkpoint of an unfinished training needs it. Tensors have the
+        names that they have in memory: the library would give those of ViT and its kin the names of older versions,
+        which `from_pretrained` translates back and `Trainer` does not: it would resume with an untrained encoder.
         """
         if self.has_adapters and state_dict is None:
             merged = copy.deepcopy(self)
             merged.merge_adapters()
             merged.save_pretrained(save_directory, **kwargs)
         else:
-            super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+            super().save_pretrained(save_directory, state_dict=state_dict, save_original_format=False, **kwargs)
 
     def checkpoint_activations(self) -> None:
         """Keep no activation inside the layers of encoder and decoder: they are computed again for the backward pass.

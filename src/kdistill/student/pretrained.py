@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, ImageProcessingMixin, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, ImageProcessingMixin, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from kdistill.errors import WeightsError
@@ -152,6 +152,8 @@ def _load(library_class: Any, source: str) -> PreTrainedModel:
         check_weights_dir(Path(source))
     transformers_logging.disable_progress_bar()  # only cli/ prints
     try:
+        if torch.get_default_device().type == "meta":  # an estimate of a run counts parameters and loads none
+            return library_class.from_config(AutoConfig.from_pretrained(source, local_files_only=local))
         model, info = library_class.from_pretrained(
             source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
