@@ -27,7 +27,7 @@ from kdistill.student.modeling import KDistillStudent, load_student
 from kdistill.student.pretrained import image_normalisation
 from kdistill.student.vision import TransformersVision, patch_side
 
-from .backbones import EYES, RAD_DINO, TOWER, Eye, save_eye, student_of
+from .backbones import EYES, RAD_DINO, TOWER, Eye, save_eye, save_tongue, student_of
 from .small import pixels
 
 
@@ -200,3 +200,20 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match="no model could be loaded"):
         seeing(tmp_path, 32)
+
+
+def test_a_dry_run_counts_parameters_without_loading_weights(tmp_path: Path) -> None:
+    save_eye(EYES["dinov2"].config, tmp_path / "eye")
+    save_tongue("qwen3", tmp_path / "tongue")
+    settings = {
+        "vision": {"kind": "transformers", "path": str(tmp_path / "eye"), "lora": {"rank": 2}},
+        "language": {"kind": "transformers", "path": str(tmp_path / "tongue"), "trainable": False},
+        "image_size_px": 56,
+    }
+    counted = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            model = student_of(settings)
+        assert model.device.type == device
+        counted.append(dict(model.parts()))
+    assert counted[0] == counted[1]
