@@ -155,6 +155,11 @@ class DistillationConfig(ConfigModel):
     bf16: bool | None = Field(
         default=None, description="Train under bfloat16 autocast; null: where the hardware multiplies in bfloat16."
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Compute activations inside encoder and decoder again instead of keeping them: less memory, about "
+        "a third more time, the same gradients.",
+    )
     weights: TermWeights = Field(default=TermWeights(), description="Weight of each term.")
     divergence: DivergenceConfig = Field(default=DivergenceConfig(), description="Comparison in the token term.")
     where_frame: Literal["fixed", "found"] = Field(

@@ -51,6 +51,16 @@ class DistillationTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> VisitOrder:
         return self.order
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The library's choice without tables of which some rows are frozen: decay moves every row."""
+        return [name for name in super().get_decay_parameter_names(model) if name not in self.student.partly_trained]
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """A checkpoint goes on with the adapters as they are; the student alone would write them merged."""
+        if state_dict is None and self.student.has_adapters:
+            state_dict = self.student.state_dict()
+        super()._save(output_dir, state_dict)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
@@ -189,7 +199,7 @@ def train(
     validate: Validate | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train a student in place; goes on from the newest checkpoint that verifies.
+    """Train a student in place; goes on from the newest checkpoint that verifies. Adapters are merged at the end.
 
     Out of memory on an accelerator, the micro-batch is halved at the same effective batch, which changes no loss.
 
@@ -215,6 +225,8 @@ def train(
     refuse_cut_statistics(model, config.batch_size, config.micro_batch)
     if config.pack_texts and not model.pack_texts():
         logger.info("the decoder cannot keep texts of one row apart: every text is padded to its chunk's longest")
+    if config.gradient_checkpointing:
+        model.checkpoint_activations()
     micro_batch = config.micro_batch
     while True:
         try:
@@ -241,6 +253,7 @@ def train(
                 raise
             micro_batch //= 2
             logger.warning("out of memory: going on with a micro-batch of %d", micro_batch)
+    model.merge_adapters()
     model.eval()
     # Sorted keys: a resumed run reads the older lines back from trainer_state.json, in another order.
     return [
@@ -251,8 +264,8 @@ def train(
 
 
 def has_batch_statistics(model: nn.Module) -> bool:
-    """Whether a layer normalises by the statistics of the micro-batch."""
-    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    """Whether a layer normalises by the statistics of the micro-batch (a frozen one keeps those it has)."""
+    return any(isinstance(module, nn.BatchNorm2d) and module.weight.requires_grad for module in model.modules())
 
 
 def refuse_cut_statistics(model: nn.Module, batch_size: int, micro_batch: int) -> None:
@@ -265,7 +278,7 @@ def refuse_cut_statistics(model: nn.Module, batch_size: int, micro_batch: int) -
         raise ConfigError(
             f"the encoder normalises by batch statistics, and a batch of {batch_size} is cut into {micro_batch}",
             where="distillation.micro_batch",
-            remedy="Set it to batch_size, or take student.vision.norm=channel.",
+            remedy="Set it to batch_size, or take an encoder without (student.vision.norm=channel of the small one).",
         )
 
 

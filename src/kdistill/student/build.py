@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch import Tensor
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kdistill.errors import WeightsError
 from kdistill.observations import OBSERVATION_TERMS, OBSERVATIONS
 from kdistill.student.config import (
     CnnVisionConfig,
     LlamaLanguageConfig,
+    PretrainedPart,
     ReasoningInput,
     StudentConfig,
     TeacherLanguageConfig,
@@ -31,9 +25,11 @@ from kdistill.student.config import (
 )
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.modeling import KDistillStudent
+from kdistill.student.pretrained import image_normalisation, load_language, load_vision
 from kdistill.student.text import encode_plain, token_ids
 from kdistill.student.vision import TransformersVision
-from kdistill.weights import check_weights_dir
+
+logger = logging.getLogger(__name__)
 
 #: Longest prefix and text together; RoPE needs no table, so a generous bound costs nothing.
 MAX_POSITIONS = 1024
@@ -61,7 +57,9 @@ def build_model(
         teacher_hidden_size: Width of the teacher's statement embeddings, for the semantic term; 0 for none.
 
     Raises:
-        WeightsError: Weights named in the settings are unsafe, damaged or missing.
+        WeightsError: Weights named in the settings are unsafe, damaged, missing, or of a model that cannot be used.
+        ConfigError: Adapters for layers that the model does not have.
+        EnvironmentFault: Adapters without peft.
     """
     torch.manual_seed(seed)
     language = _pretrained_language(settings, tokenizer, teacher_model_dir)
@@ -90,6 +88,7 @@ def build_model(
     if vision is not None:
         assert isinstance(model.vision, TransformersVision)
         model.vision.model.load_state_dict(vision.state_dict())
+    _adapt(model, settings)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # the library's wrapper of Module.to
 
 
@@ -128,36 +127,15 @@ def _pretrained_language(
         case TeacherLanguageConfig():
             if teacher_model_dir is None:
                 raise WeightsError("language.kind is teacher, and there is no teacher", where="student")
-            source = str(teacher_model_dir)
+            return load_language(str(teacher_model_dir), len(tokenizer))
         case TransformersLanguageConfig(path=path):
-            source = path
-    model = AutoModelForCausalLM.from_pretrained(**_from(source), dtype=torch.float32)
-    embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Embedding)
-    if embeddings.num_embeddings < len(tokenizer):
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    return model
+            return load_language(path, len(tokenizer))
 
 
 def _pretrained_vision(settings: StudentConfig) -> PreTrainedModel | None:
     if not isinstance(settings.vision, TransformersVisionConfig) or settings.vision.path is None:
         return None
-    return _vision_tower(AutoModel.from_pretrained(**_from(settings.vision.path), dtype=torch.float32))
-
-
-def _vision_tower(model: PreTrainedModel) -> PreTrainedModel:
-    """The image side of a two-tower model such as SigLIP; any other model is its own image side."""
-    tower = model.vision_model if "vision_config" in model.config.to_dict() else model
-    assert isinstance(tower, PreTrainedModel)
-    return tower
-
-
-def _from(source: str) -> dict[str, Any]:
-    """Loading arguments: a local folder is checked first and never asks the network."""
-    local = Path(source).is_dir()
-    if local:
-        check_weights_dir(Path(source))
-    return {"pretrained_model_name_or_path": source, "local_files_only": local, "use_safetensors": True}
+    return load_vision(settings.vision.path, settings.image_size_px)
 
 
 def _vision_settings(settings: StudentConfig, pretrained: PreTrainedModel | None) -> dict[str, Any]:
@@ -165,8 +143,30 @@ def _vision_settings(settings: StudentConfig, pretrained: PreTrainedModel | None
         case CnnVisionConfig():
             return settings.vision.model_dump()
         case TransformersVisionConfig(config=inline, trainable=trainable):
-            if pretrained is not None:
-                return {"kind": "transformers", "config": pretrained.config.to_dict(), "trainable": trainable}
-            assert inline is not None
-            config = AutoConfig.for_model(**inline).to_dict()
-            return {"kind": "transformers", "config": config, "trainable": trainable}
+            if pretrained is None:
+                assert inline is not None
+                config = AutoConfig.for_model(**inline).to_dict()
+                return {"kind": "transformers", "config": config, "trainable": trainable}
+            described = {"kind": "transformers", "config": pretrained.config.to_dict(), "trainable": trainable}
+            return {**described, **_normalisation(settings.vision, int(pretrained.config.num_channels))}
+
+
+def _normalisation(vision: TransformersVisionConfig, num_channels: int) -> dict[str, list[float]]:
+    if vision.path is None or vision.normalisation == "recipe":
+        return {}
+    found = image_normalisation(vision.path, num_channels)
+    if found is None:
+        logger.info("no preprocessing is saved with %s: the recipe's pixel_mean and pixel_std are used", vision.path)
+        return {}
+    return {"image_mean": found[0], "image_std": found[1]}
+
+
+def _adapt(model: KDistillStudent, settings: StudentConfig) -> None:
+    """Adapters and freezing, after the weights are in place (the encoder froze itself where it is not trained)."""
+    if isinstance(settings.vision, TransformersVisionConfig) and settings.vision.lora is not None:
+        model.add_adapters("vision", settings.vision.lora)
+    if isinstance(settings.language, PretrainedPart):
+        if settings.language.lora is not None:
+            model.add_adapters("language", settings.language.lora)
+        elif not settings.language.trainable:
+            model.freeze_language()

@@ -32,7 +32,32 @@ class CnnVisionConfig(ConfigModel):
     )
 
 
-class TransformersVisionConfig(ConfigModel):
+class LoraConfig(ConfigModel):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) beside frozen weights; merged into them after training."""
+
+    rank: int = Field(default=16, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(default=32.0, gt=0, description="Scale of the adapters: alpha / rank times their product.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapters.")
+    target_modules: str | tuple[str, ...] = Field(
+        default="all-linear",
+        description="all-linear (but not the output layer); or ends of module names; or one regular expression.",
+    )
+
+
+class PretrainedPart(ConfigModel):
+    """How much of a pretrained encoder or decoder is trained."""
+
+    trainable: bool = Field(default=True, description="Train this part too; false freezes it.")
+    lora: LoraConfig | None = Field(default=None, description="Train adapters in place of the part's own weights.")
+
+    @model_validator(mode="after")
+    def _adapters_are_trained(self) -> PretrainedPart:
+        if self.lora is not None and not self.trainable:
+            raise ValueError("lora trains adapters (its base is frozen as it is): leave out trainable: false")
+        return self
+
+
+class TransformersVisionConfig(PretrainedPart):
     """Any vision model of transformers, pretrained (`path`) or random (`config`)."""
 
     kind: Literal["transformers"] = "transformers"
@@ -40,7 +65,11 @@ class TransformersVisionConfig(ConfigModel):
     config: dict[str, Any] | None = Field(
         default=None, description="Inline transformers configuration (with model_type) for a random start."
     )
-    trainable: bool = Field(default=True, description="Train the encoder too; false freezes it.")
+    normalisation: Literal["checkpoint", "recipe"] = Field(
+        default="checkpoint",
+        description="checkpoint: mean and deviation of each channel from the preprocessor_config.json beside the "
+        "weights, the recipe's where there is none; recipe: always pixel_mean and pixel_std.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> TransformersVisionConfig:
@@ -60,13 +89,13 @@ class LlamaLanguageConfig(ConfigModel):
     tie_embeddings: bool = Field(default=True, description="Share input and output embeddings.")
 
 
-class TeacherLanguageConfig(ConfigModel):
+class TeacherLanguageConfig(PretrainedPart):
     """The decoder starts from the teacher's weights (a copy: the teacher itself never changes)."""
 
     kind: Literal["teacher"] = "teacher"
 
 
-class TransformersLanguageConfig(ConfigModel):
+class TransformersLanguageConfig(PretrainedPart):
     """Any causal LM of transformers with its own tokenizer (the token term then needs the teacher's vocabulary)."""
 
     kind: Literal["transformers"] = "transformers"

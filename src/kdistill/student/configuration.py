@@ -14,7 +14,9 @@ class KDistillConfig(PretrainedConfig):
     """Configuration of `KDistillStudent`.
 
     Args:
-        vision: `{"kind": "cnn", ...CnnVisionConfig fields}` or `{"kind": "transformers", "config": {...}}`.
+        vision: `{"kind": "cnn", ...CnnVisionConfig fields}` or `{"kind": "transformers", "config": {...},
+            "trainable": bool}`, with "image_mean" and "image_std" of each channel (of pixels in 0..1) where the
+            checkpoint brought its own normalisation.
         language: A transformers causal LM configuration as a dictionary, with its model_type.
         hidden_size: Width D of an observation embedding.
         image_size_px: Edge of the input image, in pixels.
@@ -52,7 +54,7 @@ class KDistillConfig(PretrainedConfig):
         num_observations: int = NUM_OBSERVATIONS,
         **kwargs: Any,
     ) -> None:
-        self.vision = vision if vision is not None else {"kind": "cnn"}
+        self.vision: dict[str, Any] = vision if vision is not None else {"kind": "cnn"}
         self.language = language if language is not None else {}
         self.hidden_size = hidden_size
         self.image_size_px = image_size_px

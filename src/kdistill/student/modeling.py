@@ -13,11 +13,12 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from kdistill.errors import WeightsError
+from kdistill.student.adaptation import AdaptableModel
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.language import greedy_decode, next_token_logits, packed_logits, packs_exactly
 from kdistill.student.queries import Conclusions, ObservationOutput, ObservationPrefix, ObservationQueries
@@ -77,7 +78,7 @@ class EncodedImages:
 PRIOR_LOGIT = -2.0
 
 
-class KDistillStudent(PreTrainedModel):
+class KDistillStudent(AdaptableModel):
     """The vision-language student (METHOD: decoupled by default, the decoder reads only observation embeddings)."""
 
     config: KDistillConfig
@@ -92,7 +93,7 @@ class KDistillStudent(PreTrainedModel):
     def __init__(self, config: KDistillConfig) -> None:
         super().__init__(config)
         width = config.hidden_size
-        self.vision = build_vision(config.vision)
+        self.vision = build_vision(config)
         self.queries = ObservationQueries(
             self.vision.out_channels, width, config.num_observations, dropout=config.dropout
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import inspect
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from kdistill.errors import WeightsError
 from kdistill.student.config import CnnVisionConfig
+from kdistill.student.configuration import KDistillConfig
 
 
 class ChannelNorm(nn.Module):
@@ -104,37 +107,101 @@ class PatchPrefix(nn.Module):
 @torch.no_grad()
 def grid_side(vision: nn.Module, image_size_px: int) -> int:
     """Patches along one side of a square image (asked of the encoder itself: every architecture rounds its own way)."""
-    return int(vision(torch.zeros(1, 1, image_size_px, image_size_px)).shape[-1])
+    was_training = vision.training
+    vision.eval()
+    side = int(vision(torch.zeros(1, 1, image_size_px, image_size_px)).shape[-1])
+    vision.train(was_training)
+    return side
 
 
 class TransformersVision(nn.Module):
-    """Any transformers vision model: grey is repeated to its channels, class and register tokens are dropped."""
+    """Any transformers vision model: grey is repeated to its channels, class and register tokens are dropped.
 
-    def __init__(self, model: PreTrainedModel, *, trainable: bool = True) -> None:
+    Position encodings are interpolated where the image is not of the checkpoint's size, by the model itself. With
+    `normalisation`, each channel is what the checkpoint was trained on:
+
+        x_c = (grey - mean_c) / std_c,   grey = pixel_std x + pixel_mean in 0..1
+
+    Args:
+        model: The encoder.
+        trainable: False freezes it.
+        normalisation: Of each channel, scale and shift of the student's own input x; None leaves it as it is.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        trainable: bool = True,
+        normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
         super().__init__()
         self.norm: NormKind = "channel"  # for what stands after it; inside, the model normalises as it always does
         self.model = model
         self.out_channels = feature_channels(model.config)
         self.num_channels = int(model.config.num_channels)
-        self.trainable = trainable
+        self.normalisation = normalisation
+        self.interpolates = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+        self.image_size_px = first(model.config.to_dict().get("image_size"))
         if not trainable:
             model.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TransformersVision:
+        """Set the mode; what is frozen keeps still in both: no dropout there, no statistics of the batch."""
+        super().train(mode)
+        for module in self.model.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        return self
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[B, 1, S, S] -> [B, C, H, W]."""
         values = pixel_values.expand(-1, self.num_channels, -1, -1)
-        features = self.model(pixel_values=values).last_hidden_state
-        return features if features.ndim == 4 else tokens_to_grid(features)
+        if self.normalisation is not None:
+            scale, shift = (values.new_tensor(part).view(1, -1, 1, 1) for part in self.normalisation)
+            values = values * scale + shift
+        size = int(values.shape[-1])
+        options = {"interpolate_pos_encoding": True} if self.interpolates and size != self.image_size_px else {}
+        features = self.model(pixel_values=values, **options).last_hidden_state
+        return features if features.ndim == 4 else tokens_to_grid(features, patch_side(self.model.config, size))
 
 
-def tokens_to_grid(tokens: Tensor) -> Tensor:
+def tokens_to_grid(tokens: Tensor, side: int | None = None) -> Tensor:
     """[B, extra + H*H, C] -> [B, C, H, H]; class and register tokens stand first and are dropped.
 
-    The grid is the largest square that fits: a model with n < 2 * H + 1 extra tokens is read right.
+    Args:
+        tokens: A model's last hidden state.
+        side: H. Where it is not known the grid is the largest square that fits: right for n < 2 * H + 1 extra tokens.
+
+    Raises:
+        WeightsError: There are fewer tokens than patches: the model merged or dropped some.
     """
-    side = int(tokens.shape[1] ** 0.5)
+    side = int(tokens.shape[1] ** 0.5) if side is None else side
+    if tokens.shape[1] < side * side:
+        raise WeightsError(
+            f"the encoder gives {tokens.shape[1]} tokens for {side} x {side} patches: they are no grid",
+            where="student.vision",
+            remedy="Take an encoder that keeps every patch (not, for example, a masked autoencoder).",
+        )
     patches = tokens[:, tokens.shape[1] - side * side :]
     return patches.transpose(1, 2).unflatten(2, (side, side))
+
+
+def patch_side(config: PretrainedConfig, image_size_px: int) -> int | None:
+    """Patches along a side, where the configuration says it: a plain vision transformer cuts the image once.
+
+    So the number of extra tokens is known, and needs no guess. None for staged encoders (Swin, ConvNeXt), which
+    have at most one extra token: there the largest square is right.
+    """
+    settings = config.to_dict()
+    patch_size = first(settings.get("patch_size"))
+    return None if patch_size is None or settings.get("depths") else image_size_px // patch_size
+
+
+def first(size: int | Sequence[int] | None) -> int | None:
+    """An edge that a configuration gives as one number, as a pair, or not at all."""
+    return size if size is None or isinstance(size, int) else int(size[0])
 
 
 def feature_channels(config: PretrainedConfig) -> int:
@@ -145,19 +212,28 @@ def feature_channels(config: PretrainedConfig) -> int:
     return int(settings["hidden_size"])
 
 
-def build_vision(settings: dict[str, Any]) -> SmallCnn | TransformersVision:
+def build_vision(config: KDistillConfig) -> SmallCnn | TransformersVision:
     """The encoder that `KDistillConfig.vision` describes, with random weights.
 
     Raises:
         WeightsError: The kind is unknown.
     """
+    settings = config.vision
     match settings["kind"]:
         case "cnn":
             return SmallCnn(CnnVisionConfig.model_validate(settings))
         case "transformers":
-            config = AutoConfig.for_model(**settings["config"])
-            return TransformersVision(AutoModel.from_config(config), trainable=settings["trainable"])
+            model = AutoModel.from_config(AutoConfig.for_model(**settings["config"]))
+            return TransformersVision(model, trainable=settings["trainable"], normalisation=_normalisation(config))
     raise WeightsError(f"unknown vision encoder {settings['kind']!r}", where="config.json")
+
+
+def _normalisation(config: KDistillConfig) -> tuple[list[float], list[float]] | None:
+    if "image_mean" not in config.vision:
+        return None
+    mean, std = config.vision["image_mean"], config.vision["image_std"]
+    scale = [config.pixel_std / deviation for deviation in std]
+    return scale, [(config.pixel_mean - centre) / deviation for centre, deviation in zip(mean, std, strict=True)]
 
 
 def position_encoding(height: int, width: int, channels: int, like: Tensor) -> Tensor:
