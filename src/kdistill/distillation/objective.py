@@ -59,10 +59,10 @@ class Objective:
         Returns:
             Term -> scalar; a term that nothing in the accumulated batch feeds is left out.
         """
-        texts = [*batch["report"], *batch["rationale"]]
+        texts = [text for slot in self._slots() for text in batch[slot]]
         stated = Conclusions.stated(batch["label_targets"], batch["side_targets"])
         output: KDistillOutput = model(batch["pixel_values"], texts=texts, observe=self.observes, stated=stated)
-        losses = self._text_losses(output, batch)
+        losses = self._text_losses(output, batch) if texts else {}
         for term in ("label", "side", "semantic", "where"):
             if term in self.weights and _count(term, batch):
                 losses[term] = self._observation_loss(term, output, batch)
@@ -78,9 +78,14 @@ class Objective:
             raise ValueError("no active term has anything to learn from in this batch")
         return torch.stack([self.weights[term] * value for term, value in losses.items()]).sum()
 
+    def _slots(self) -> list[str]:
+        """The texts that an active term reads; others are not even decoded."""
+        active = {"report": "report" in self.weights, "rationale": bool({"rationale", "token"} & set(self.weights))}
+        return [slot for slot, read in active.items() if read]
+
     def _text_losses(self, output: KDistillOutput, batch: Batch) -> dict[Term, Tensor]:
         assert output.text_logits is not None
-        num_reports = len(batch["report"])
+        num_reports = len(batch["report"]) if "report" in self.weights else 0
         losses: dict[Term, list[Tensor]] = {}
         for number, logits in enumerate(output.text_logits):
             if number < num_reports:

@@ -22,6 +22,7 @@ from kdistill.distillation.references import nearest_reports, template_reports
 from kdistill.distillation.targets import TrainingTargets, build_targets, check_vocabularies
 from kdistill.distillation.thresholds import choose_thresholds
 from kdistill.distillation.trainer import train
+from kdistill.distillation.two_stages import save_vision_side, switch_step
 from kdistill.distillation.validation import Validation
 from kdistill.errors import ConfigError, InputError
 from kdistill.records import Study, write_jsonl
@@ -41,6 +42,8 @@ MODEL, PREDICTIONS, PAIR_PREDICTIONS, HISTORY = (
     "pair_predictions.parquet",
     "history.jsonl",
 )
+#: Of a student trained in two stages: its vision side as it was before the reasoning stage.
+VISION_SIDE = "vision_side.safetensors"
 Progress = Callable[[int, int], None]
 _STUDY_KEYS = {
     "study_id": pa.string(),
@@ -66,7 +69,8 @@ def build_student(
     label_student_dir: Path | None = None,
     on_progress: Progress | None = None,
 ) -> None:
-    """Write model/, predictions.parquet, pair_predictions.parquet and history.jsonl of one arm and seed.
+    """Write model/, predictions.parquet, pair_predictions.parquet and history.jsonl of one arm and seed; after training
+    in two stages also vision_side.safetensors.
 
     Args:
         stage: Where to write; `stage.dir / "checkpoints"` survives a kill.
@@ -114,6 +118,7 @@ def build_student(
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
     validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
+    switch = _switch_step(stage, config, settings, arm)
     history = train(
         model,
         build_objective(settings, config, targets, model),
@@ -122,6 +127,8 @@ def build_student(
         num_steps=config.num_steps(arm),
         seed=seed,
         checkpoints_dir=stage.dir / CHECKPOINTS,
+        switch_step=switch,
+        on_switch=lambda trained: save_vision_side(trained, stage.dir / VISION_SIDE),
         validate=validation,
         on_progress=on_progress,
     )
@@ -166,6 +173,14 @@ def refuse_unfounded_conclusions(name: str, arm: ArmConfig, student: StudentConf
             where="student.conclusions",
             remedy="Set it to none, or give distillation.weights.label a weight.",
         )
+
+
+def _switch_step(stage: StageWriter, config: DistillationConfig, arm: ArmConfig, name: str) -> int | None:
+    switch = switch_step(config, arm, config.num_steps(name))
+    if config.stages != "joint":
+        reason = None if switch is not None else "the arm has no visual terms, or no texts"
+        stage.log("stages", visual_steps=switch, joint_because=reason)
+    return switch
 
 
 def _tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:
