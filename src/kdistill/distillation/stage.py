@@ -19,7 +19,12 @@ from kdistill.distillation.labels import label_targets, load_stated_labels
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
-from kdistill.distillation.targets import TrainingTargets, build_targets, check_vocabularies
+from kdistill.distillation.targets import (
+    TrainingTargets,
+    build_targets,
+    check_vocabularies,
+    load_query_embeddings,
+)
 from kdistill.distillation.thresholds import choose_thresholds
 from kdistill.distillation.trainer import train
 from kdistill.distillation.two_stages import save_vision_side, switch_step
@@ -90,7 +95,7 @@ def build_student(
         DivergedError: The loss is not finite.
         InputError: An input file is missing or damaged, or there is nothing to train on.
     """
-    settings = _active(ARMS[arm], config)
+    settings = active_terms(ARMS[arm], config)
     if settings.kind != "trained":
         _build_reference(stage, config, settings, arm, seed, studies_dir, label_student_dir)
         return
@@ -115,6 +120,7 @@ def build_student(
         seed=seed,
         reasoning_input=settings.reasoning_input,
         teacher_hidden_size=_teacher_width(settings, targets),
+        query_embeddings=query_embeddings(settings, student, rationales_dir),
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
     validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
@@ -141,7 +147,7 @@ def build_student(
     _predict_pairs(stage, predictor, studies_dir, arm, seed)
 
 
-def _active(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
+def active_terms(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
     """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
     weights = config.weights.model_dump()
     return arm.model_copy(update={"terms": tuple(term for term in arm.terms if weights[term] > 0)})
@@ -205,6 +211,12 @@ def _teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:
     if "semantic" not in arm.terms or targets.teacher is None:
         return 0
     return int(targets.teacher.bank.shape[1])
+
+
+def query_embeddings(arm: ArmConfig, student: StudentConfig, rationales_dir: Path) -> np.ndarray | None:
+    """Only for arms that learn from the teacher's text: controls must not hear it through their first weights."""
+    reads_teacher = arm.rationale_source in ("teacher", "shuffled_teacher")
+    return load_query_embeddings(rationales_dir) if student.query_init == "literature" and reads_teacher else None
 
 
 def build_objective(

@@ -51,8 +51,7 @@ class DistillationTrainer(Trainer):
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._num_summed_steps = 0
 
-    @property
-    def objective(self) -> Objective:
+    def _running(self) -> Objective:
         """The terms of the running step."""
         return self.stages.at(self.state.global_step)
 
@@ -62,6 +61,7 @@ class DistillationTrainer(Trainer):
         if self.lr_scheduler is None and switch_step is not None:
             lengths = (switch_step, num_training_steps - switch_step)
             used = self.optimizer if optimizer is None else optimizer
+            assert used is not None
             self.lr_scheduler = two_stage_schedule(used, self.args, self.warmup_share, lengths)
             self._created_lr_scheduler = True
             return self.lr_scheduler
@@ -75,9 +75,10 @@ class DistillationTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one step and count what each term is averaged over, in all of them together."""
         batches = list(islice(epoch_iterator, num_batches))
-        counts: dict[Term, int] = dict.fromkeys(self.objective.weights, 0)
+        objective = self._running()
+        counts: dict[Term, int] = dict.fromkeys(objective.weights, 0)
         for batch in batches:
-            for term, number in self.objective.counts(batch).items():
+            for term, number in objective.counts(batch).items():
                 counts[term] += number
         self._num_summed_steps += 1
         return batches, self._over_processes(counts)
@@ -97,7 +98,7 @@ class DistillationTrainer(Trainer):
         Raises:
             DivergedError: It is not finite; the weights of the last good step are saved first.
         """
-        objective = self.objective
+        objective = self._running()
         losses = objective.losses(model, inputs, num_items_in_batch)
         if not losses:  # a micro-batch of studies that this arm learns nothing from
             return sum((p.sum() for p in model.parameters() if p.requires_grad), torch.zeros(())) * 0.0

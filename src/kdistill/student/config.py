@@ -96,6 +96,11 @@ class StudentConfig(ConfigModel):
         description="What the decoder is told of the label head's conclusions, in each observation's token: nothing; "
         "soft: its logit; decided: present or absent at the threshold, and the side (in training what is stated).",
     )
+    query_init: Literal["random", "literature"] = Field(
+        default="random",
+        description="Where the observation queries begin: at random, or at the teacher's embedding of what the "
+        "literature says an observation looks like (only arms that learn from the teacher's text; others at random).",
+    )
     text_gradient: bool = Field(
         default=True,
         description="Text losses train the vision side too; false: their gradient stops before the decoder's prefix.",
