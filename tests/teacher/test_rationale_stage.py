@@ -123,7 +123,15 @@ def test_equal_inputs_give_equal_bytes(
     stage: StageWriter, tmp_path: Path, literature_dir: Path, teacher_dir: Path
 ) -> None:
     again = build(tmp_path, literature_dir, teacher_dir, CONFIG)
-    for name in ("readings.jsonl", "rationales.jsonl", "template.jsonl", "statements.jsonl", "targets.safetensors"):
+    for name in (
+        "readings.jsonl",
+        "rationales.jsonl",
+        "template.jsonl",
+        "statements.jsonl",
+        "targets.safetensors",
+        "aspects.jsonl",
+        "aspects.safetensors",
+    ):
         assert (again.dir / name).read_bytes() == (stage.dir / name).read_bytes(), name
 
 

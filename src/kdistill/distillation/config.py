@@ -145,6 +145,14 @@ class DistillationConfig(ConfigModel):
     pack_texts: bool = Field(
         default=True, description="Let texts share rows instead of padding them, if the decoder can keep them apart."
     )
+    stages: Literal["joint", "visual_then_reasoning"] = Field(
+        default="joint",
+        description="joint: every term at every step; visual_then_reasoning: the vision side on its own terms, then, "
+        "with it held still, the decoder on the texts (arms of texts alone stay joint).",
+    )
+    visual_share: float = Field(
+        default=0.6, gt=0, lt=1, description="Share of the visits in the first of two stages; the sum stays the same."
+    )
     learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup_share: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps with linear warm-up.")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(

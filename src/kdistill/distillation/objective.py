@@ -60,10 +60,10 @@ class Objective:
         Returns:
             Term -> scalar; a term that nothing in the accumulated batch feeds is left out.
         """
-        texts = [*batch["report"], *batch["rationale"], *batch["joined"]]
+        texts = [text for slot in self._slots() for text in batch[slot]]
         stated = Conclusions.stated(batch["label_targets"], batch["side_targets"])
         output: KDistillOutput = model(batch["pixel_values"], texts=texts, observe=self.observes, stated=stated)
-        losses = self._text_losses(output, batch)
+        losses = self._text_losses(output, batch) if texts else {}
         for term in ("label", "side", "semantic", "where"):
             if term in self.weights and _count(term, batch):
                 losses[term] = self._observation_loss(term, output, batch)
@@ -79,11 +79,17 @@ class Objective:
             raise ValueError("no active term has anything to learn from in this batch")
         return torch.stack([self.weights[term] * value for term, value in losses.items()]).sum()
 
+    def _slots(self) -> list[str]:
+        """The texts that an active term reads; others are not even decoded."""
+        report, rationale = "report" in self.weights, bool({"rationale", "token"} & set(self.weights))
+        active = {"report": report, "rationale": rationale, "joined": report or rationale}
+        return [slot for slot, read in active.items() if read]
+
     def _text_losses(self, output: KDistillOutput, batch: Batch) -> dict[Term, Tensor]:
         assert output.text_logits is not None
         logits = iter(output.text_logits)
         losses: dict[Term, list[Tensor]] = {"report": [], "rationale": [], "token": []}
-        for kind in ("report", "rationale", "joined"):
+        for kind in self._slots():
             for text in batch[kind]:
                 with_teacher = "token" in self.weights and "topk_ids" in text
                 cross_entropy, kept = token_losses(next(logits), text, with_teacher=with_teacher)

@@ -20,9 +20,15 @@ from kdistill.distillation.objective import Objective
 from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
 from kdistill.distillation.regions import RegionMasks
-from kdistill.distillation.targets import TrainingTargets, build_targets, check_vocabularies
+from kdistill.distillation.targets import (
+    TrainingTargets,
+    build_targets,
+    check_vocabularies,
+    load_query_embeddings,
+)
 from kdistill.distillation.thresholds import choose_thresholds
 from kdistill.distillation.trainer import train
+from kdistill.distillation.two_stages import save_vision_side, switch_step
 from kdistill.distillation.validation import Validation
 from kdistill.errors import ConfigError, InputError
 from kdistill.records import Study, write_jsonl
@@ -43,6 +49,8 @@ MODEL, PREDICTIONS, PAIR_PREDICTIONS, HISTORY = (
     "pair_predictions.parquet",
     "history.jsonl",
 )
+#: Of a student trained in two stages: its vision side as it was before the reasoning stage.
+VISION_SIDE = "vision_side.safetensors"
 Progress = Callable[[int, int], None]
 _STUDY_KEYS = {
     "study_id": pa.string(),
@@ -68,7 +76,8 @@ def build_student(
     read_student_dir: Path | None = None,
     on_progress: Progress | None = None,
 ) -> None:
-    """Write model/, predictions.parquet, pair_predictions.parquet and history.jsonl of one arm and seed.
+    """Write model/, predictions.parquet, pair_predictions.parquet and history.jsonl of one arm and seed; after training
+    in two stages also vision_side.safetensors.
 
     Args:
         stage: Where to write; `stage.dir / "checkpoints"` survives a kill.
@@ -88,7 +97,7 @@ def build_student(
         DivergedError: The loss is not finite.
         InputError: An input file is missing or damaged, or there is nothing to train on.
     """
-    settings = _active(ARMS[arm], config)
+    settings = active_terms(ARMS[arm], config)
     if settings.kind != "trained":
         _build_reference(stage, config, settings, arm, seed, studies_dir, read_student_dir)
         return
@@ -115,11 +124,13 @@ def build_student(
         reasoning_input=settings.reasoning_input,
         text_order=text_order_of(settings, student),
         teacher_hidden_size=_teacher_width(settings, targets),
+        query_embeddings=query_embeddings(settings, student, rationales_dir),
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
     validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
     images = load_images(studies_dir)
     masks = build_region_masks(settings, config, targets, model, images, stage.count)
+    switch = _switch_step(stage, config, settings, arm)
     history = train(
         model,
         build_objective(settings, config, targets),
@@ -129,6 +140,8 @@ def build_student(
         seed=seed,
         checkpoints_dir=stage.dir / CHECKPOINTS,
         text_every=config.arm_text_every(settings),
+        switch_step=switch,
+        on_switch=lambda trained: save_vision_side(trained, stage.dir / VISION_SIDE),
         validate=validation,
         on_progress=on_progress,
     )
@@ -141,7 +154,7 @@ def build_student(
     _predict_pairs(stage, predictor, studies_dir, arm, seed)
 
 
-def _active(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
+def active_terms(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
     """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
     weights = config.weights.model_dump()
     return arm.model_copy(update={"terms": tuple(term for term in arm.terms if weights[term] > 0)})
@@ -175,6 +188,14 @@ def refuse_unfounded_conclusions(name: str, arm: ArmConfig, student: StudentConf
         )
 
 
+def _switch_step(stage: StageWriter, config: DistillationConfig, arm: ArmConfig, name: str) -> int | None:
+    switch = switch_step(config, arm, config.num_steps(name))
+    if config.stages != "joint":
+        reason = None if switch is not None else "the arm has no visual terms, or no texts"
+        stage.log("stages", visual_steps=switch, joint_because=reason)
+    return switch
+
+
 def _tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:
     teacher = load_tokenizer(str(teacher_dir / MODEL))
     if not isinstance(student.language, TransformersLanguageConfig):
@@ -202,6 +223,12 @@ def _teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:
     if "semantic" not in arm.terms or targets.teacher is None:
         return 0
     return int(targets.teacher.bank.shape[1])
+
+
+def query_embeddings(arm: ArmConfig, student: StudentConfig, rationales_dir: Path) -> np.ndarray | None:
+    """Only for arms that learn from the teacher's text: controls must not hear it through their first weights."""
+    reads_teacher = arm.rationale_source in ("teacher", "shuffled_teacher")
+    return load_query_embeddings(rationales_dir) if student.query_init == "literature" and reads_teacher else None
 
 
 def build_objective(arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets) -> Objective:

@@ -31,6 +31,7 @@ from kdistill.student.text import joined_sequence, rationale_sequence, report_se
 from kdistill.teacher.writers import canonical_impression
 
 RATIONALES, TEMPLATE, TARGETS = "rationales.jsonl", "template.jsonl", "targets.safetensors"
+ASPECTS: Final = "aspects.safetensors"
 SIDE_CODES: Final[Mapping[str, int]] = {"left": 0, "right": 1, "bilateral": 2}
 
 
@@ -134,6 +135,25 @@ def load_teacher_targets(rationales_dir: Path) -> TeacherTargets:
         bank=arrays["statement_embeddings"].astype(np.float32),
         entry_statement=arrays["entry_statement"],
     )
+
+
+def load_query_embeddings(rationales_dir: Path) -> np.ndarray:
+    """The teacher's embedding of what the literature says each observation looks like, float32 [14, D_teacher].
+
+    Raises:
+        InputError: It is missing (the rationales were made before it was published) or damaged.
+    """
+    path = rationales_dir / ASPECTS
+    try:
+        embeddings = load_file(path)["observations"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"cannot be read ({type(error).__name__}), and student.query_init is literature",
+            where=str(path),
+            remedy="Make the rationales stage again (delete its folder, then kdistill run RECIPE --resume), or set "
+            "student.query_init=random.",
+        ) from error
+    return embeddings.astype(np.float32)
 
 
 def derangement(patients: Sequence[str], seed: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
@@ -19,6 +20,7 @@ from kdistill.checkpoints import ReportProgress, SealCheckpoints, newest_verifie
 from kdistill.distillation.collate import Collator, VisitOrder, Visits
 from kdistill.distillation.config import DistillationConfig, Term
 from kdistill.distillation.objective import Objective
+from kdistill.distillation.two_stages import HoldSides, Stages, two_stage_schedule
 from kdistill.errors import ConfigError, KDistillError
 from kdistill.student.modeling import KDistillStudent
 
@@ -36,17 +38,34 @@ class DivergedError(KDistillError):
 class DistillationTrainer(Trainer):
     """Adds the objective, the order of visits and the terms' own values in the history."""
 
-    objective: Objective
-
-    def __init__(self, *, objective: Objective, order: VisitOrder, last_good_dir: Path, **kwargs: Any) -> None:
+    def __init__(
+        self, *, stages: Stages, order: VisitOrder, last_good_dir: Path, warmup_share: float, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.student: KDistillStudent = kwargs["model"]
-        self.objective = objective
+        self.stages = stages
+        self.warmup_share = warmup_share
         self.order = order
         self.last_good_dir = last_good_dir
         self.model_accepts_loss_kwargs = True  # our losses are already divided by the whole batch's counts
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._num_summed_steps = 0
+
+    def _running(self) -> Objective:
+        """The terms of the running step."""
+        return self.stages.at(self.state.global_step)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The library's schedule, or one for each of two stages."""
+        switch_step = self.stages.switch_step
+        if self.lr_scheduler is None and switch_step is not None:
+            lengths = (switch_step, num_training_steps - switch_step)
+            used = self.optimizer if optimizer is None else optimizer
+            assert used is not None
+            self.lr_scheduler = two_stage_schedule(used, self.args, self.warmup_share, lengths)
+            self._created_lr_scheduler = True
+            return self.lr_scheduler
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> VisitOrder:
         return self.order
@@ -66,9 +85,10 @@ class DistillationTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one step and count what each term is averaged over, in all of them together."""
         batches = list(islice(epoch_iterator, num_batches))
-        counts: dict[Term, int] = dict.fromkeys(self.objective.weights, 0)
+        objective = self._running()
+        counts: dict[Term, int] = dict.fromkeys(objective.weights, 0)
         for batch in batches:
-            for term, number in self.objective.counts(batch).items():
+            for term, number in objective.counts(batch).items():
                 counts[term] += number
         self._num_summed_steps += 1
         return batches, self._over_processes(counts)
@@ -88,10 +108,11 @@ class DistillationTrainer(Trainer):
         Raises:
             DivergedError: It is not finite; the weights of the last good step are saved first.
         """
-        losses = self.objective.losses(model, inputs, num_items_in_batch)
+        objective = self._running()
+        losses = objective.losses(model, inputs, num_items_in_batch)
         if not losses:  # a micro-batch of studies that this arm learns nothing from
             return sum((p.sum() for p in model.parameters() if p.requires_grad), torch.zeros(())) * 0.0
-        total = self.objective.total(losses)
+        total = objective.total(losses)
         for term, value in losses.items():
             self._sums[term] += float(value.detach())
         if not math.isfinite(float(total.detach())):
@@ -196,6 +217,8 @@ def train(
     seed: int,
     checkpoints_dir: Path,
     text_every: int = 1,
+    switch_step: int | None = None,
+    on_switch: Callable[[KDistillStudent], None] | None = None,
     validate: Validate | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
@@ -212,6 +235,9 @@ def train(
         seed: Seed of the order (and of dropout).
         checkpoints_dir: Where checkpoints are kept, and found after an interruption.
         text_every: Of so many visits one decodes texts.
+        switch_step: Steps of the visual stage, after which the vision side is held still and the texts begin (see
+            `two_stages`); None trains all terms together.
+        on_switch: Called with the model at the end of the visual stage.
         validate: Figures to log on the way; must not draw random numbers.
         on_progress: Called with (steps done, steps in all).
 
@@ -227,13 +253,15 @@ def train(
         logger.info("the decoder cannot keep texts of one row apart: every text is padded to its chunk's longest")
     if config.gradient_checkpointing:
         model.checkpoint_activations()
+    stages = Stages(objective, switch_step)
     micro_batch = config.micro_batch
     while True:
         try:
+            model.hold(None)  # or the optimiser would not know what was held when memory ran out
             watch = ReportProgress(on_progress, stop_every=config.logging_steps)
             trainer = _trainer(
                 model,
-                objective,
+                stages,
                 collator,
                 config,
                 num_steps,
@@ -244,6 +272,8 @@ def train(
                 watch,
                 micro_batch,
             )
+            if switch_step is not None:
+                trainer.add_callback(HoldSides(model, switch_step, on_switch))
             checkpoint = newest_verified(checkpoints_dir)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             watch.reraise()
@@ -253,6 +283,7 @@ def train(
                 raise
             micro_batch //= 2
             logger.warning("out of memory: going on with a micro-batch of %d", micro_batch)
+    model.hold(None)
     model.merge_adapters()
     model.eval()
     # Sorted keys: a resumed run reads the older lines back from trainer_state.json, in another order.
@@ -288,7 +319,7 @@ def _kept(line: dict[str, float]) -> bool:
 
 def _trainer(
     model: KDistillStudent,
-    objective: Objective,
+    stages: Stages,
     collator: Collator,
     config: DistillationConfig,
     num_steps: int,
@@ -305,7 +336,8 @@ def _trainer(
         config, num_steps=num_steps, seed=seed, checkpoints_dir=checkpoints_dir, micro_batch=micro_batch
     )
     trainer = DistillationTrainer(
-        objective=objective,
+        stages=stages,
+        warmup_share=config.warmup_share,
         order=VisitOrder(num_studies, num_steps * config.batch_size, seed, text_every),
         last_good_dir=checkpoints_dir / "last-good",
         model=model,

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,6 +45,7 @@ def build_model(
     reasoning_input: ReasoningInput = "observations",
     text_order: TextOrder = "apart",
     teacher_hidden_size: int = 0,
+    query_embeddings: np.ndarray | None = None,
 ) -> KDistillStudent:
     """Build a student; equal arguments give equal weights.
 
@@ -55,6 +57,8 @@ def build_model(
         reasoning_input: What the decoder reads.
         text_order: How report and rationale follow each other.
         teacher_hidden_size: Width of the teacher's statement embeddings, for the semantic term; 0 for none.
+        query_embeddings: float32 [14, D_teacher] that the queries begin at (`query_init: literature`); every other
+            weight is as without them.
 
     Raises:
         WeightsError: Weights named in the settings are unsafe, damaged, missing, or of a model that cannot be used.
@@ -88,6 +92,8 @@ def build_model(
     if vision is not None:
         assert isinstance(model.vision, TransformersVision)
         model.vision.model.load_state_dict(vision.state_dict())
+    if query_embeddings is not None:
+        model.queries.start_from(torch.from_numpy(query_embeddings))
     _adapt(model, settings)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # the library's wrapper of Module.to
 

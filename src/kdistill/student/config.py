@@ -130,6 +130,11 @@ class StudentConfig(ConfigModel):
         default="apart",
         description="Report and rationale: two texts that do not see each other, or one, the second after the first.",
     )
+    query_init: Literal["random", "literature"] = Field(
+        default="random",
+        description="Where the observation queries begin: at random, or at the teacher's embedding of what the "
+        "literature says an observation looks like (only arms that learn from the teacher's text; others at random).",
+    )
     text_gradient: bool = Field(
         default=True,
         description="Text losses train the vision side too; false: their gradient stops before the decoder's prefix.",

@@ -26,6 +26,7 @@ from kdistill.student.vision import ChannelNorm, PatchPrefix, build_vision, grid
 from kdistill.weights import check_shapes, check_weights_dir
 
 Slot = Literal["report", "rationale"]
+Half = Literal["vision", "reasoning"]
 IGNORE_INDEX = -100
 
 
@@ -112,7 +113,36 @@ class KDistillStudent(AdaptableModel):
         self.semantic = nn.Linear(width, config.teacher_hidden_size) if config.teacher_hidden_size else None
         #: Score the texts of a batch packed into common rows; training asks for it (`pack_texts`).
         self.packs_texts = False
+        self._still: list[nn.Module] = []
+        self._still_parameters: list[nn.Parameter] = []
         self.post_init()
+
+    def sides(self) -> dict[Half, dict[str, nn.Module]]:
+        """The direct children: what sees (encoder, queries, semantic projection), and what reads it and writes."""
+        seeing = ("vision", "queries", "semantic")
+        children = dict(self.named_children())
+        return {
+            "vision": {name: child for name, child in children.items() if name in seeing},
+            "reasoning": {name: child for name, child in children.items() if name not in seeing},
+        }
+
+    def hold(self, half: Half | None) -> None:
+        """Train one half only: the held one gets no gradient and stays in evaluation mode (so that batch statistics and
+        dropout stand still as well). None lets both go."""
+        for parameter in self._still_parameters:
+            parameter.requires_grad_(True)
+        self._still = [] if half is None else list(self.sides()[half].values())
+        self._still_parameters = [p for part in self._still for p in part.parameters() if p.requires_grad]
+        for parameter in self._still_parameters:
+            parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> KDistillStudent:
+        """See torch; a held half stays in evaluation mode."""
+        super().train(mode)
+        for part in self._still:
+            part.eval()
+        return self
 
     def decide_at(self, thresholds: Sequence[float]) -> None:
         """Tell the decoder an observation from this probability on, where it is told decisions; 14 thresholds."""

@@ -19,6 +19,8 @@ from kdistill.student.vision import position_encoding
 NUM_SIDES = 3
 #: r above: at the start the evidence leads and the query follows.
 QUERY_SCALE = 0.3
+#: Seed of the projection that carries text embeddings to the queries: the same in every student.
+PROJECTION_SEED = 0
 #: An observation is present in one study of eight: a start at even odds would spend the first steps on that alone.
 PRIOR_LOGIT = -2.0
 
@@ -108,6 +110,19 @@ class ObservationQueries(nn.Module):
         init.normal_(self.classifier, std=0.02)
         init.constant_(self.classifier_bias, PRIOR_LOGIT)
 
+    @torch.no_grad()
+    def start_from(self, embeddings: Tensor) -> None:
+        """Begin at what a text says of each observation instead of at random.
+
+        The rows get the length that random ones have: sqrt(D) for queries, 1 for evidence. All other parameters stay.
+
+        Args:
+            embeddings: [L, D_text], of any scale; they must not be zero.
+        """
+        directions = project(embeddings, self.hidden_size)
+        self.queries.copy_(directions * self.hidden_size**0.5)
+        self.evidence.copy_(directions)
+
     def patches(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> patch tokens with position [B, P, D] (each still of a local receptive field)."""
         height, width = features.shape[-2:]
@@ -131,6 +146,26 @@ class ObservationQueries(nn.Module):
 
 
 _HAS_SIDE: Final = tuple(SITES[name].lateralised for name in OBSERVATIONS)
+
+
+def project(embeddings: Tensor, width: int) -> Tensor:
+    """Carry directions to another width by a fixed random matrix with orthonormal columns (or rows, to a larger width).
+
+    Angles are kept exactly towards a larger width, and nearly towards a smaller one (Johnson & Lindenstrauss 1984).
+
+    Args:
+        embeddings: [L, D_text].
+        width: D.
+
+    Returns:
+        [L, D], rows of unit length.
+    """
+    source = embeddings.shape[1]
+    generator = torch.Generator().manual_seed(PROJECTION_SEED)
+    gaussian = torch.randn(max(source, width), min(source, width), generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(gaussian).Q
+    projected = embeddings.double() @ (basis if source >= width else basis.T)
+    return functional.normalize(projected, dim=-1).float()
 
 
 @dataclass

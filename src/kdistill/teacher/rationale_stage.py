@@ -13,6 +13,7 @@ from kdistill.literature.search import PassageIndex
 from kdistill.observations import LabelState
 from kdistill.records import Rationale, RationaleEntry, Study, write_jsonl
 from kdistill.studies.store import load_studies
+from kdistill.teacher.aspects import build_aspects
 from kdistill.teacher.config import RationalesConfig
 from kdistill.teacher.corpus import heldout_passages
 from kdistill.teacher.generate import GenerateWriter, LocalGenerator
@@ -55,7 +56,8 @@ def build_rationales(
     """Read reports, write and verify rationales of training studies, and compute the student's targets.
 
     Writes readings.jsonl (training and validation), rationales.jsonl, rejected.jsonl and template.jsonl (training),
-    statements.jsonl and targets.safetensors. No image, no ground truth and no test study is read.
+    statements.jsonl and targets.safetensors, and of the literature alone aspects.jsonl and aspects.safetensors. No
+    image, no ground truth and no test study is read.
 
     Args:
         stage: The folder to write into.
@@ -80,6 +82,9 @@ def build_rationales(
     literature = LiteratureSentences(index, top=config.retrieval_top, max_words=config.max_sentence_words)
     accepted = _write(stage, config, _writer(config, scorer, literature), Verifier(index), tasks, _name(teacher_dir))
     _write_template(stage, tasks)
+    aspects = build_aspects(teacher, literature, batch_size=config.embed_batch_size)
+    aspects.write(stage.dir)
+    stage.count("aspect_sentences", len(aspects.sentences))
     reports = {study.study_id: study.report for study in studies}
     num_tokens = write_targets(
         stage.dir,
