@@ -7,8 +7,9 @@ from typing import Any
 
 from kdistill.distillation.collate import Collator
 from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
+from kdistill.distillation.draws import StepDraws
 from kdistill.distillation.objective import Objective
-from kdistill.distillation.stage import build_objective
+from kdistill.distillation.stage import build_objective, privileged_teacher, step_draws
 from kdistill.distillation.targets import TrainingTargets, build_targets
 from kdistill.student.build import build_model
 from kdistill.student.config import StudentConfig
@@ -27,10 +28,12 @@ class Parts:
     objective: Objective
     collator: Collator
     targets: TrainingTargets
+    draw: StepDraws | None
 
-    def batch(self, numbers: Any = range(8)) -> dict[str, Any]:
-        """A batch of training studies."""
-        return self.collator(list(numbers))
+    def batch(self, numbers: Any = range(8), step: int = 0) -> dict[str, Any]:
+        """A batch of training studies, with what a step draws for them."""
+        batch = self.collator(list(numbers))
+        return self.draw(batch, step) if self.draw is not None else batch
 
 
 def make_parts(
@@ -59,4 +62,6 @@ def make_parts(
         teacher_hidden_size=width,
     )
     collator = Collator(load_images(world.studies), targets, model.config, config.texts_per_chunk, settings.blank_image)
-    return Parts(model, build_objective(settings, config, targets, model), collator, targets)
+    teacher = privileged_teacher(settings, config, world.teacher, targets.studies)
+    objective = build_objective(settings, config, targets, model, teacher)
+    return Parts(model, objective, collator, targets, step_draws(settings, config, tokenizer, seed))

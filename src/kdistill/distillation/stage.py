@@ -14,9 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from kdistill.artifact import CHECKPOINTS, StageWriter
 from kdistill.distillation.collate import Collator
-from kdistill.distillation.config import ARMS, TEXT_TERMS, ArmConfig, DistillationConfig
+from kdistill.distillation.config import ARMS, HEAD_TERMS, TEXT_TERMS, ArmConfig, DistillationConfig
+from kdistill.distillation.consistency import statement_sequences
+from kdistill.distillation.draws import StepDraws
 from kdistill.distillation.labels import label_targets, load_stated_labels
 from kdistill.distillation.objective import Objective
+from kdistill.distillation.on_policy import PrivilegedTeacher
 from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
 from kdistill.distillation.targets import TrainingTargets, build_targets, check_vocabularies
@@ -31,6 +34,7 @@ from kdistill.student.images import pixel_values
 from kdistill.student.modeling import KDistillStudent, load_student
 from kdistill.student.thresholds import load_thresholds, save_thresholds
 from kdistill.studies.store import load_images, load_pair_images, load_pairs, load_studies
+from kdistill.teacher.language_model import load
 from kdistill.teacher.tokenizer import add_special_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -92,6 +96,7 @@ def build_student(
         return
     refuse_untrained_vision(arm, settings, student)
     refuse_unfounded_conclusions(arm, settings, student)
+    refuse_unfounded_terms(arm, settings)
     tokenizer = _tokenizer(student, settings, teacher_dir)
     studies = _split(studies_dir, "train")
     targets = build_targets(
@@ -116,12 +121,13 @@ def build_student(
     validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
     history = train(
         model,
-        build_objective(settings, config, targets, model),
+        build_objective(settings, config, targets, model, privileged_teacher(settings, config, teacher_dir, studies)),
         Collator(load_images(studies_dir), targets, model.config, config.texts_per_chunk, settings.blank_image),
         config,
         num_steps=config.num_steps(arm),
         seed=seed,
         checkpoints_dir=stage.dir / CHECKPOINTS,
+        draw=step_draws(settings, config, tokenizer, seed),
         validate=validation,
         on_progress=on_progress,
     )
@@ -137,7 +143,9 @@ def build_student(
 def _active(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
     """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
     weights = config.weights.model_dump()
-    return arm.model_copy(update={"terms": tuple(term for term in arm.terms if weights[term] > 0)})
+    terms = tuple(term for term in arm.terms if weights[term] > 0)
+    on_policy = arm.on_policy and "token" in terms and config.on_policy.share > 0
+    return arm.model_copy(update={"terms": terms, "on_policy": on_policy})
 
 
 def refuse_untrained_vision(name: str, arm: ArmConfig, student: StudentConfig) -> None:
@@ -168,6 +176,21 @@ def refuse_unfounded_conclusions(name: str, arm: ArmConfig, student: StudentConf
         )
 
 
+def refuse_unfounded_terms(name: str, arm: ArmConfig) -> None:
+    """A text cannot agree, and an image lose, what no label head was taught to see.
+
+    Raises:
+        ConfigError: The arm has such a term and no label term.
+    """
+    unfounded = sorted(HEAD_TERMS & set(arm.terms))
+    if unfounded and not arm.has_label_head:
+        raise ConfigError(
+            f"arm {name} has no label term, and {', '.join(unfounded)} reads the label head",
+            where="distillation.weights.label",
+            remedy=f"Give it a weight, or set distillation.weights.{unfounded[0]}=0.",
+        )
+
+
 def _tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:
     teacher = load_tokenizer(str(teacher_dir / MODEL))
     if not isinstance(student.language, TransformersLanguageConfig):
@@ -192,8 +215,38 @@ def _teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:
     return int(targets.teacher.bank.shape[1])
 
 
+def privileged_teacher(
+    arm: ArmConfig, config: DistillationConfig, teacher_dir: Path, studies: Sequence[Study]
+) -> PrivilegedTeacher | None:
+    """The teacher that scores the student's own texts; None where the arm writes none in training."""
+    if not arm.on_policy:
+        return None
+    reports = [study.report for study in studies]
+    return PrivilegedTeacher(load(str(teacher_dir / MODEL)), reports, config.on_policy.max_prompt_tokens)
+
+
+def step_draws(
+    arm: ArmConfig, config: DistillationConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> StepDraws | None:
+    """What the arm's terms draw in each step; None where they draw nothing."""
+    if not arm.on_policy and not HEAD_TERMS & set(arm.terms):
+        return None
+    consistent = "consistency" in arm.terms
+    return StepDraws(
+        seed=seed,
+        on_policy=config.on_policy if arm.on_policy else None,
+        consistency=config.consistency if consistent else None,
+        counterfactual=config.counterfactual if "counterfactual" in arm.terms else None,
+        statements=statement_sequences(tokenizer) if consistent else (),
+    )
+
+
 def build_objective(
-    arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets, model: KDistillStudent
+    arm: ArmConfig,
+    config: DistillationConfig,
+    targets: TrainingTargets,
+    model: KDistillStudent,
+    teacher: PrivilegedTeacher | None = None,
 ) -> Objective:
     """The arm's terms with the configured weights and the tables that they read."""
     weights = config.weights.model_dump()
@@ -203,6 +256,9 @@ def build_objective(
         semantic_temperature=config.semantic_temperature,
         bank=torch.from_numpy(targets.teacher.bank) if targets.teacher is not None else None,
         region_masks=targets.region_table.masks(num_patches(model)) if "where" in arm.terms else None,
+        counterfactual=config.counterfactual if "counterfactual" in arm.terms else None,
+        teacher=teacher,
+        sampling_temperature=config.on_policy.temperature,
     )
 
 

@@ -25,6 +25,8 @@ from kdistill.student.modeling import KDistillStudent
 logger = logging.getLogger(__name__)
 
 Validate = Callable[[KDistillStudent], dict[str, float]]
+#: A batch and the number of steps done before it -> the batch with what its step draws (see `draws.StepDraws`).
+DrawForStep = Callable[[dict[str, Any], int], dict[str, Any]]
 #: Figures of the library that hold times or nothing: they would make two equal histories differ.
 _UNKEPT = frozenset({"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss"})
 
@@ -38,11 +40,20 @@ class DistillationTrainer(Trainer):
 
     objective: Objective
 
-    def __init__(self, *, objective: Objective, order: VisitOrder, last_good_dir: Path, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        objective: Objective,
+        order: VisitOrder,
+        draw: DrawForStep | None,
+        last_good_dir: Path,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.student: KDistillStudent = kwargs["model"]
         self.objective = objective
         self.order = order
+        self.draw = draw
         self.last_good_dir = last_good_dir
         self.model_accepts_loss_kwargs = True  # our losses are already divided by the whole batch's counts
         self._sums: defaultdict[str, float] = defaultdict(float)
@@ -56,6 +67,8 @@ class DistillationTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one step and count what each term is averaged over, in all of them together."""
         batches = list(islice(epoch_iterator, num_batches))
+        if self.draw is not None:
+            batches = [self.draw(batch, self.state.global_step) for batch in batches]
         counts: dict[Term, int] = dict.fromkeys(self.objective.weights, 0)
         for batch in batches:
             for term, number in self.objective.counts(batch).items():
@@ -171,6 +184,7 @@ def train(
     num_steps: int,
     seed: int,
     checkpoints_dir: Path,
+    draw: DrawForStep | None = None,
     validate: Validate | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
@@ -186,6 +200,7 @@ def train(
         num_steps: Optimiser steps.
         seed: Seed of the order (and of dropout).
         checkpoints_dir: Where checkpoints are kept, and found after an interruption.
+        draw: What each step draws at random, by its number.
         validate: Figures to log on the way; must not draw random numbers.
         on_progress: Called with (steps done, steps in all).
 
@@ -204,7 +219,7 @@ def train(
         try:
             watch = ReportProgress(on_progress, stop_every=config.logging_steps)
             trainer = _trainer(
-                model, objective, collator, config, num_steps, seed, checkpoints_dir, validate, watch, micro_batch
+                model, objective, collator, config, num_steps, seed, checkpoints_dir, draw, validate, watch, micro_batch
             )
             checkpoint = newest_verified(checkpoints_dir)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -255,6 +270,7 @@ def _trainer(
     num_steps: int,
     seed: int,
     checkpoints_dir: Path,
+    draw: DrawForStep | None,
     validate: Validate | None,
     progress: ReportProgress,
     micro_batch: int,
@@ -267,6 +283,7 @@ def _trainer(
     trainer = DistillationTrainer(
         objective=objective,
         order=VisitOrder(num_studies, num_steps * config.batch_size, seed),
+        draw=draw,
         last_good_dir=checkpoints_dir / "last-good",
         model=model,
         args=arguments,
