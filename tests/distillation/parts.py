@@ -19,6 +19,11 @@ from kdistill.teacher.tokenizer import load_tokenizer
 
 from .toy import ToyDirs
 
+#: All terms at once; the student writes its own texts in every step of `dense`.
+EVERYTHING = ARMS["full"].model_copy(
+    update={"terms": (*ARMS["full"].terms, "consistency", "counterfactual"), "on_policy": True}
+)
+
 
 @dataclass
 class Parts:
