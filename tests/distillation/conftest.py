@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from kdistill.distillation.config import DistillationConfig
+from kdistill.distillation.config import (
+    ConsistencyConfig,
+    CounterfactualConfig,
+    DistillationConfig,
+    OnPolicyConfig,
+)
 from kdistill.student.config import CnnVisionConfig, LlamaLanguageConfig, StudentConfig
 
 from .toy import SIZE, ToyDirs, make_world
@@ -45,6 +50,17 @@ def short() -> DistillationConfig:
         validation_steps=3,
         max_new_tokens=12,
     )
+
+
+@pytest.fixture(scope="session")
+def dense(short: DistillationConfig) -> DistillationConfig:
+    """`short`, and whatever is drawn is drawn in every step and for every study."""
+    drawn = {
+        "on_policy": OnPolicyConfig(share=1.0, max_new_tokens=16),
+        "consistency": ConsistencyConfig(share=1.0),
+        "counterfactual": CounterfactualConfig(share=1.0),
+    }
+    return short.model_copy(update=drawn)
 
 
 @pytest.fixture

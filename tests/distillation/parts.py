@@ -7,8 +7,15 @@ from typing import Any
 
 from kdistill.distillation.collate import Collator, Visit
 from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
+from kdistill.distillation.draws import StepDraws
 from kdistill.distillation.objective import Objective
-from kdistill.distillation.stage import build_objective, build_region_masks, text_order_of
+from kdistill.distillation.stage import (
+    build_objective,
+    build_region_masks,
+    privileged_teacher,
+    step_draws,
+    text_order_of,
+)
 from kdistill.distillation.targets import TrainingTargets, build_targets
 from kdistill.student.build import build_model
 from kdistill.student.config import StudentConfig
@@ -17,6 +24,11 @@ from kdistill.studies.store import load_images, load_studies
 from kdistill.teacher.tokenizer import load_tokenizer
 
 from .toy import ToyDirs
+
+#: All terms at once; the student writes its own texts in every step of `dense`.
+EVERYTHING = ARMS["full"].model_copy(
+    update={"terms": (*ARMS["full"].terms, "consistency", "counterfactual"), "on_policy": True}
+)
 
 
 @dataclass
@@ -27,10 +39,12 @@ class Parts:
     objective: Objective
     collator: Collator
     targets: TrainingTargets
+    draw: StepDraws | None
 
-    def batch(self, numbers: Any = range(8)) -> dict[str, Any]:
-        """A batch of training studies."""
-        return self.collator([Visit(number) for number in numbers])
+    def batch(self, numbers: Any = range(8), step: int = 0) -> dict[str, Any]:
+        """A batch of training studies, with what a step draws for them."""
+        batch = self.collator([Visit(number) for number in numbers])
+        return self.draw(batch, step) if self.draw is not None else batch
 
 
 def make_parts(
@@ -63,4 +77,7 @@ def make_parts(
     images = load_images(world.studies)
     masks = build_region_masks(settings, config, targets, model, images, count=lambda name, n: None)
     collator = Collator(images, targets, model.config, config.texts_per_chunk, settings.blank_image, masks)
-    return Parts(model, build_objective(settings, config, targets), collator, targets)
+    objective = build_objective(
+        settings, config, targets, privileged_teacher(settings, config, world.teacher, targets.studies)
+    )
+    return Parts(model, objective, collator, targets, step_draws(settings, config, tokenizer, seed))

@@ -54,7 +54,9 @@ def test_all_three_equal_a_float64_loop(pair: tuple[list[float], list[float]], b
 @settings(max_examples=60, deadline=None)
 def test_never_negative_and_jsd_at_most_ln_2(pair: tuple[list[float], list[float]]) -> None:
     teacher, student = map(logs, pair)
-    assert float(forward_kl(teacher, student)) >= -1e-12
+    assert float(forward_kl(teacher, student)) >= -1e-12 and float(reverse_kl(teacher, student)) >= -1e-12
+    swapped = float(generalized_jsd(student, teacher, 0.5))
+    assert float(generalized_jsd(teacher, student, 0.5)) == pytest.approx(swapped, abs=1e-12)
     assert -1e-12 <= float(generalized_jsd(teacher, student, 0.5)) <= math.log(2) + 1e-12
 
 
@@ -64,6 +66,12 @@ def test_never_negative_and_jsd_at_most_ln_2(pair: tuple[list[float], list[float
 def test_zero_for_equal_distributions_at_any_temperature(kind: str, values: list[float], temperature: float) -> None:
     p = logs(values)
     assert abs(float(divergence(p, p, kind=kind, beta=0.3, temperature=temperature))) < 1e-12
+
+
+def test_jsd_reaches_ln_2_where_nothing_is_shared() -> None:
+    none = float("-inf")
+    p, q = torch.tensor([[0.0, none]], dtype=torch.float64), torch.tensor([[none, 0.0]], dtype=torch.float64)
+    assert float(generalized_jsd(p, q, 0.5)) == pytest.approx(math.log(2), abs=1e-12)
 
 
 def test_order_of_the_arguments() -> None:

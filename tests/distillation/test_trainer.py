@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdistill.checkpoints import newest_verified
-from kdistill.distillation.config import DistillationConfig
+from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.distillation.trainer import DivergedError, train
 from kdistill.student.config import StudentConfig
 from kdistill.student.modeling import load_student
@@ -30,6 +30,7 @@ def run(parts: Parts, config: DistillationConfig, folder: Path, steps: int = 6, 
         num_steps=steps,
         seed=0,
         checkpoints_dir=folder,
+        draw=parts.draw,
         **options,
     )
 
@@ -69,7 +70,7 @@ def test_history_holds_every_term(uninterrupted: tuple) -> None:
     for term in ("report", "label", "side", "rationale", "token", "semantic", "where"):
         assert history[-1][f"{term}_loss"] > 0
     weights = DistillationConfig().weights.model_dump()
-    total = sum(weight * history[2][f"{term}_loss"] for term, weight in weights.items())
+    total = sum(weights[term] * history[2][f"{term}_loss"] for term in ARMS["full"].terms)
     assert history[2]["loss"] == pytest.approx(total, rel=1e-5)
 
 

@@ -15,7 +15,7 @@ from kdistill.distillation.regions import RegionMasks
 from kdistill.distillation.targets import Joined, TrainingTargets
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.images import blank, pixel_values
-from kdistill.student.modeling import IGNORE_INDEX
+from kdistill.student.language import IGNORE_INDEX
 
 
 class Visit(NamedTuple):
@@ -64,7 +64,7 @@ class Collator:
     """Builds batches from the images and targets of a training set.
 
     A batch holds:
-        pixel_values float32 [B, 1, S, S]; label_targets float32 [B, 14] (NaN: not known);
+        study_numbers int64 [B]; pixel_values float32 [B, 1, S, S]; label_targets float32 [B, 14] (NaN: not known);
         label_blanks bool [B, 14] (negative because not mentioned); side_targets int64 [B, 14] (-1: not stated);
         report, rationale: lists of text batches (see TextBatch; the rationale's may hold topk_ids int64 [n, K] and
         topk_log_probs float32 [n, K+1], the residual last, for its n target tokens in row-major order);
@@ -97,6 +97,7 @@ class Collator:
         statement_index, statement_rows = _stated(targets.statements[rows])
         region_index, region_rows = _stated(targets.regions[rows])
         batch = {
+            "study_numbers": torch.from_numpy(rows),
             "pixel_values": pixel_values(blank(images, self.config) if self.blank_image else images, self.config),
             "label_targets": torch.from_numpy(targets.labels[rows]),
             "label_blanks": torch.from_numpy(targets.blanks[rows]),

@@ -12,9 +12,13 @@ from kdistill.config import ConfigModel
 from kdistill.observations import UncertainPolicy
 from kdistill.student.config import ReasoningInput
 
-Term = Literal["report", "label", "side", "rationale", "token", "semantic", "where"]
+Term = Literal[
+    "report", "label", "side", "rationale", "token", "semantic", "where", "consistency", "counterfactual"
+]  # fmt: skip
 #: Terms on generated text; the others read the observation queries.
-TEXT_TERMS: Final[frozenset[Term]] = frozenset({"report", "rationale", "token"})
+TEXT_TERMS: Final[frozenset[Term]] = frozenset({"report", "rationale", "token", "consistency"})
+#: Terms that take the label head at its word: without a label term there is nothing to take.
+HEAD_TERMS: Final[frozenset[Term]] = frozenset({"consistency", "counterfactual"})
 LabelSource = Literal["explicit", "teacher", "none"]
 RationaleSource = Literal["teacher", "template", "shuffled_teacher", "none"]
 ImpressionKind = Literal["written", "canonical"]
@@ -30,6 +34,8 @@ class TermWeights(ConfigModel):
     token: float = Field(default=0.5, ge=0, description="Divergence from the teacher per rationale token.")
     semantic: float = Field(default=0.5, ge=0, description="InfoNCE per stated observation.")
     where: float = Field(default=0.3, ge=0, description="-log attention mass inside the site per stated observation.")
+    consistency: float = Field(default=0.2, ge=0, description="KL(label head, own text) per drawn observation.")
+    counterfactual: float = Field(default=0.2, ge=0, description="-log(1 - p) and drift of others per changed image.")
 
 
 class DivergenceConfig(ConfigModel):
@@ -40,6 +46,33 @@ class DivergenceConfig(ConfigModel):
     )
     beta: float = Field(default=0.5, gt=0, lt=1, description="Teacher's share in the mixture of generalized_jsd.")
     temperature: float = Field(default=1.5, gt=0, description="Softens both sides; the term scales by its square.")
+
+
+class OnPolicyConfig(ConfigModel):
+    """The token term on the student's own rationales, in arms with `on_policy` (Agarwal et al. 2023, 2306.13649)."""
+
+    share: float = Field(default=0.5, ge=0, le=1, description="lambda: share of the steps; in the others the cache.")
+    temperature: float = Field(default=1.0, gt=0, description="Of the student's sampling.")
+    max_new_tokens: int = Field(default=96, ge=1, description="Longest sampled rationale, in tokens.")
+    max_prompt_tokens: int = Field(default=192, ge=16, description="As rationales.max_prompt_tokens.")
+
+
+class ConsistencyConfig(ConfigModel):
+    """How many statements the student's text is asked about."""
+
+    share: float = Field(default=0.25, gt=0, le=1, description="Share of a step's studies, one observation of each.")
+
+
+class CounterfactualConfig(ConfigModel):
+    """What is removed from an image, and what may change by it."""
+
+    share: float = Field(default=0.25, gt=0, le=1, description="Share of a step's studies with a present observation.")
+    mass: float = Field(default=0.6, gt=0, le=1, description="Attention mass of the patches that are removed.")
+    max_area: float = Field(default=0.125, gt=0, le=0.5, description="Largest share of the image that is removed.")
+    overlap: float = Field(
+        default=0.1, ge=0, le=1, description="Others stay whose attention mass in the removed patches is at most this."
+    )
+    stay: float = Field(default=1.0, ge=0, description="Weight of the others' squared drift.")
 
 
 class ArmConfig(ConfigModel):
@@ -57,6 +90,7 @@ class ArmConfig(ConfigModel):
         default="written",
         description="Impression of the training reports: as written, or the conclusion of the arm's rationale.",
     )
+    on_policy: bool = Field(default=False, description="Take the token term on the student's own texts, in a share.")
     long: bool = Field(default=False, description="Train for as long as `full` computes (see full_compute_ratio).")
     blank_image: bool = Field(default=False, description="Replace every image by mean grey.")
     mirrored_sites: bool = Field(
@@ -96,7 +130,8 @@ def _classifier_template(student: str, label_source: LabelSource) -> ArmConfig:
     )
 
 
-#: METHOD section 4. `full_no_rationale` keeps semantic and where, and loses the token term with its text.
+#: METHOD section 4. `full_no_rationale` keeps semantic and where, and loses the token term with its text; consistency,
+#: counterfactual and the student's own texts take part only where an arm names them.
 ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
     {
         "report_only": ArmConfig(reasoning_input="patches"),
@@ -114,6 +149,9 @@ ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
         "template": _template(_TEMPLATE),
         "template_no_where": _template(_TEMPLATE[:-1]),
         "shuffled_teacher": _full(label_source="explicit", rationale_source="shuffled_teacher", impression="written"),
+        "full_consistency": _full(terms=(*_FULL, "consistency")),
+        "full_counterfactual": _full(terms=(*_FULL, "counterfactual")),
+        "full_on_policy": _full(on_policy=True),
         "blank_image": _full(blank_image=True),
         "nearest_report": ArmConfig(kind="nearest_report", reads_student="label", terms=()),
         "classifier_template": _classifier_template("label", "explicit"),
@@ -174,6 +212,9 @@ class DistillationConfig(ConfigModel):
         default="fixed",
         description="Cut the where term's regions in the standard film's frame, or in that of each film's own thorax.",
     )
+    on_policy: OnPolicyConfig = Field(default=OnPolicyConfig(), description="The arm full_on_policy.")
+    consistency: ConsistencyConfig = Field(default=ConsistencyConfig(), description="The consistency term.")
+    counterfactual: CounterfactualConfig = Field(default=CounterfactualConfig(), description="The counterfactual term.")
     semantic_temperature: float = Field(default=0.07, gt=0, description="Temperature of the semantic term's softmax.")
     uncertain: UncertainPolicy = Field(default="positive", description="What an uncertain training label becomes.")
     blank: Literal["negative", "masked"] = Field(

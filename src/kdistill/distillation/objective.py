@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdistill.distillation.alignment import info_nce
-from kdistill.distillation.config import DivergenceConfig, Term
+from kdistill.distillation.config import CounterfactualConfig, DivergenceConfig, Term
+from kdistill.distillation.consistency import consistency_loss, implied_logits
+from kdistill.distillation.counterfactual import counterfactual_loss, evidence, without
 from kdistill.distillation.divergences import divergence, with_residual
+from kdistill.distillation.on_policy import PrivilegedTeacher, on_policy_loss
 from kdistill.distillation.regions import outside_loss
-from kdistill.student.modeling import IGNORE_INDEX, KDistillOutput
-from kdistill.student.queries import Conclusions
+from kdistill.student.language import IGNORE_INDEX
+from kdistill.student.modeling import KDistillOutput, SecondLook
+from kdistill.student.queries import Conclusions, ObservationOutput
+from kdistill.student.sampling import Sampling
 
 Batch = Mapping[str, Any]
 
@@ -31,6 +36,9 @@ class Objective:
         semantic_temperature: Temperature of the semantic term.
         bank: Statement embeddings [M, D] for the semantic term.
         omission_rate: Share of present findings that reports do not mention, for the label term.
+        counterfactual: Settings of the counterfactual term.
+        teacher: Scores the student's own texts in steps that draw them.
+        sampling_temperature: Temperature at which the student writes those.
     """
 
     weights: Mapping[Term, float]
@@ -38,11 +46,14 @@ class Objective:
     semantic_temperature: float
     bank: Tensor | None
     omission_rate: float = 0.0
+    counterfactual: CounterfactualConfig | None = None
+    teacher: PrivilegedTeacher | None = None
+    sampling_temperature: float = 1.0
 
     @property
     def observes(self) -> bool:
         """Whether a term reads the observation queries."""
-        return bool({"label", "side", "semantic", "where"} & set(self.weights))
+        return bool({"label", "side", "semantic", "where", "consistency"} & set(self.weights))
 
     def counts(self, batch: Batch) -> dict[Term, int]:
         """What each active term is averaged over, in this batch: tokens, labels or stated observations."""
@@ -53,7 +64,7 @@ class Objective:
 
         Args:
             model: KDistillStudent, or a wrapper that forwards to it.
-            batch: See `collate.Collator`.
+            batch: See `collate.Collator`, with what `draws.StepDraws` adds.
             counts: Sums of `counts` over the whole accumulated batch: each term is a sum over this micro-batch divided
                 by the count of all, so the cut of a batch changes nothing.
 
@@ -61,13 +72,44 @@ class Objective:
             Term -> scalar; a term that nothing in the accumulated batch feeds is left out.
         """
         texts = [text for slot in self._slots() for text in batch[slot]]
-        stated = Conclusions.stated(batch["label_targets"], batch["side_targets"])
-        output: KDistillOutput = model(batch["pixel_values"], texts=texts, observe=self.observes, stated=stated)
-        losses = self._text_losses(output, batch) if texts else {}
-        for term in ("label", "side", "semantic", "where"):
+        if "consistency" in self.weights and "consistency" in batch:
+            texts.append(batch["consistency"]["text"])
+        output: KDistillOutput = model(
+            batch["pixel_values"],
+            texts=texts,
+            observe=self.observes,
+            stated=Conclusions.stated(batch["label_targets"], batch["side_targets"]),
+            sampling=self._sampling(batch),
+            second_look=self._second_look(batch),
+        )
+        losses = self.sums(output, batch)
+        return {term: value / counts[term] for term, value in losses.items() if counts[term]}
+
+    def sums(self, output: KDistillOutput, batch: Batch) -> dict[Term, Tensor]:
+        """Each active term of one micro-batch, summed over what it is averaged over, from the model's output."""
+        losses = self._text_losses(output, batch)
+        for term in ("label", "side", "semantic", "where", "counterfactual"):
             if term in self.weights and _count(term, batch):
                 losses[term] = self._observation_loss(term, output, batch)
-        return {term: value / counts[term] for term, value in losses.items() if counts[term]}
+        return losses
+
+    def _sampling(self, batch: Batch) -> Sampling | None:
+        if "token" not in self.weights or "on_policy" not in batch:
+            return None
+        drawn = batch["on_policy"]
+        return Sampling(drawn["image_index"], drawn["uniforms"], self.sampling_temperature)
+
+    def _second_look(self, batch: Batch) -> SecondLook | None:
+        if "counterfactual" not in self.weights or "counterfactual" not in batch:
+            return None
+        settings = self.counterfactual
+        assert settings is not None
+        image, observation = batch["counterfactual"].unbind(1)
+
+        def change(pixel_values: Tensor, before: ObservationOutput) -> Tensor:
+            return without(pixel_values, evidence(before, observation, settings))
+
+        return SecondLook(image, change)
 
     def total(self, losses: Mapping[Term, Tensor]) -> Tensor:
         """Weighted sum.
@@ -91,7 +133,7 @@ class Objective:
         losses: dict[Term, list[Tensor]] = {"report": [], "rationale": [], "token": []}
         for kind in self._slots():
             for text in batch[kind]:
-                with_teacher = "token" in self.weights and "topk_ids" in text
+                with_teacher = "token" in self.weights and "topk_ids" in text and "on_policy" not in batch
                 cross_entropy, kept = token_losses(next(logits), text, with_teacher=with_teacher)
                 if kind != "rationale":
                     losses["report"].append(cross_entropy[~text["is_rationale"]] if kind == "joined" else cross_entropy)
@@ -101,7 +143,22 @@ class Objective:
                     )
                 if kept is not None:
                     losses["token"].append(self._token_loss(kept, text))
-        return {term: torch.cat(parts).sum() for term, parts in losses.items() if term in self.weights and parts}
+        if "consistency" in self.weights and "consistency" in batch:
+            losses["consistency"] = [self._consistency_loss(next(logits), output, batch["consistency"])]
+        if output.written is not None:
+            losses["token"] = [self._on_policy_loss(next(logits), output.written["next_tokens"], batch["on_policy"])]
+        sums = {term: [part.sum() for part in parts] for term, parts in losses.items() if term in self.weights}
+        return {term: torch.stack(parts).sum() for term, parts in sums.items() if parts}
+
+    def _consistency_loss(self, logits: Tensor, output: KDistillOutput, drawn: Batch) -> Tensor:
+        assert output.logits is not None
+        image, observation = drawn["index"].unbind(1)
+        return consistency_loss(output.logits[image, observation], implied_logits(logits, drawn))
+
+    def _on_policy_loss(self, logits: Tensor, next_tokens: Tensor, drawn: Batch) -> Tensor:
+        assert self.teacher is not None
+        teacher_logits = self.teacher.logits(drawn["studies"].tolist(), next_tokens)
+        return on_policy_loss(teacher_logits, logits, next_tokens, self.divergence)
 
     def _token_loss(self, kept: Tensor, text: Batch) -> Tensor:
         settings = self.divergence
@@ -132,6 +189,10 @@ class Objective:
                 assert output.log_attention is not None
                 image, observation = batch["region_index"].unbind(1)
                 return outside_loss(output.log_attention[image, observation], batch["region_masks"]).sum()
+            case "counterfactual":
+                assert output.before is not None and output.after is not None and self.counterfactual is not None
+                observation = batch["counterfactual"][:, 1]
+                return counterfactual_loss(output.before, output.after, observation, self.counterfactual).sum()
         raise ValueError(f"{term} is no term of the observations")
 
 
@@ -197,6 +258,8 @@ def _count(term: Term, batch: Batch) -> int:
         case "report" | "rationale":
             alone = sum(int((text["next_tokens"] != IGNORE_INDEX).sum()) for text in batch[term])
             return alone + sum(int((text["is_rationale"] == (term == "rationale")).sum()) for text in batch["joined"])
+        case "token" if "on_policy" in batch:
+            return len(batch["on_policy"]["image_index"])  # texts, not tokens: see `on_policy.on_policy_loss`
         case "token":
             texts = [*batch["rationale"], *batch["joined"]]
             return sum(len(text["topk_ids"]) for text in texts if "topk_ids" in text)
@@ -208,3 +271,7 @@ def _count(term: Term, batch: Batch) -> int:
             return len(batch["statement_rows"])
         case "where":
             return len(batch["region_rows"])
+        case "consistency":
+            return len(batch["consistency"]["index"]) if "consistency" in batch else 0
+        case "counterfactual":
+            return len(batch["counterfactual"]) if "counterfactual" in batch else 0

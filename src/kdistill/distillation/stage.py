@@ -14,9 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from kdistill.artifact import CHECKPOINTS, StageWriter
 from kdistill.distillation.collate import Collator
-from kdistill.distillation.config import ARMS, TEXT_TERMS, ArmConfig, DistillationConfig
+from kdistill.distillation.config import ARMS, HEAD_TERMS, TEXT_TERMS, ArmConfig, DistillationConfig
+from kdistill.distillation.consistency import statement_sequences
+from kdistill.distillation.draws import StepDraws
 from kdistill.distillation.labels import label_targets, load_stated_labels
 from kdistill.distillation.objective import Objective
+from kdistill.distillation.on_policy import PrivilegedTeacher
 from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
 from kdistill.distillation.regions import RegionMasks
@@ -39,6 +42,7 @@ from kdistill.student.modeling import KDistillStudent, load_student
 from kdistill.student.thresholds import load_thresholds, save_thresholds
 from kdistill.studies.frame import FrameFinder
 from kdistill.studies.store import load_images, load_pair_images, load_pairs, load_studies
+from kdistill.teacher.language_model import load
 from kdistill.teacher.tokenizer import add_special_tokens, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -103,6 +107,7 @@ def build_student(
         return
     refuse_untrained_vision(arm, settings, student)
     refuse_unfounded_conclusions(arm, settings, student)
+    refuse_unfounded_terms(arm, settings)
     tokenizer = _tokenizer(student, settings, teacher_dir)
     studies = _split(studies_dir, "train")
     targets = build_targets(
@@ -133,7 +138,7 @@ def build_student(
     switch = _switch_step(stage, config, settings, arm)
     history = train(
         model,
-        build_objective(settings, config, targets),
+        build_objective(settings, config, targets, privileged_teacher(settings, config, teacher_dir, studies)),
         Collator(images, targets, model.config, config.texts_per_chunk, settings.blank_image, masks),
         config,
         num_steps=config.num_steps(arm),
@@ -142,6 +147,7 @@ def build_student(
         text_every=config.arm_text_every(settings),
         switch_step=switch,
         on_switch=lambda trained: save_vision_side(trained, stage.dir / VISION_SIDE),
+        draw=step_draws(settings, config, tokenizer, seed),
         validate=validation,
         on_progress=on_progress,
     )
@@ -157,7 +163,9 @@ def build_student(
 def active_terms(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
     """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
     weights = config.weights.model_dump()
-    return arm.model_copy(update={"terms": tuple(term for term in arm.terms if weights[term] > 0)})
+    terms = tuple(term for term in arm.terms if weights[term] > 0)
+    on_policy = arm.on_policy and "token" in terms and config.on_policy.share > 0
+    return arm.model_copy(update={"terms": terms, "on_policy": on_policy})
 
 
 def refuse_untrained_vision(name: str, arm: ArmConfig, student: StudentConfig) -> None:
@@ -196,6 +204,21 @@ def _switch_step(stage: StageWriter, config: DistillationConfig, arm: ArmConfig,
     return switch
 
 
+def refuse_unfounded_terms(name: str, arm: ArmConfig) -> None:
+    """A text cannot agree, and an image lose, what no label head was taught to see.
+
+    Raises:
+        ConfigError: The arm has such a term and no label term.
+    """
+    unfounded = sorted(HEAD_TERMS & set(arm.terms))
+    if unfounded and not arm.has_label_head:
+        raise ConfigError(
+            f"arm {name} has no label term, and {', '.join(unfounded)} reads the label head",
+            where="distillation.weights.label",
+            remedy=f"Give it a weight, or set distillation.weights.{unfounded[0]}=0.",
+        )
+
+
 def _tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:
     teacher = load_tokenizer(str(teacher_dir / MODEL))
     if not isinstance(student.language, TransformersLanguageConfig):
@@ -231,7 +254,35 @@ def query_embeddings(arm: ArmConfig, student: StudentConfig, rationales_dir: Pat
     return load_query_embeddings(rationales_dir) if student.query_init == "literature" and reads_teacher else None
 
 
-def build_objective(arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets) -> Objective:
+def privileged_teacher(
+    arm: ArmConfig, config: DistillationConfig, teacher_dir: Path, studies: Sequence[Study]
+) -> PrivilegedTeacher | None:
+    """The teacher that scores the student's own texts; None where the arm writes none in training."""
+    if not arm.on_policy:
+        return None
+    reports = [study.report for study in studies]
+    return PrivilegedTeacher(load(str(teacher_dir / MODEL)), reports, config.on_policy.max_prompt_tokens)
+
+
+def step_draws(
+    arm: ArmConfig, config: DistillationConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> StepDraws | None:
+    """What the arm's terms draw in each step; None where they draw nothing."""
+    if not arm.on_policy and not HEAD_TERMS & set(arm.terms):
+        return None
+    consistent = "consistency" in arm.terms
+    return StepDraws(
+        seed=seed,
+        on_policy=config.on_policy if arm.on_policy else None,
+        consistency=config.consistency if consistent else None,
+        counterfactual=config.counterfactual if "counterfactual" in arm.terms else None,
+        statements=statement_sequences(tokenizer) if consistent else (),
+    )
+
+
+def build_objective(
+    arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets, teacher: PrivilegedTeacher | None = None
+) -> Objective:
     """The arm's terms with the configured weights and the tables that they read."""
     weights = config.weights.model_dump()
     return Objective(
@@ -240,6 +291,9 @@ def build_objective(arm: ArmConfig, config: DistillationConfig, targets: Trainin
         semantic_temperature=config.semantic_temperature,
         bank=torch.from_numpy(targets.teacher.bank) if targets.teacher is not None else None,
         omission_rate=config.omission_rate,
+        counterfactual=config.counterfactual if "counterfactual" in arm.terms else None,
+        teacher=teacher,
+        sampling_temperature=config.on_policy.temperature,
     )
 
 

@@ -27,6 +27,8 @@ from kdistill.student.modeling import KDistillStudent
 logger = logging.getLogger(__name__)
 
 Validate = Callable[[KDistillStudent], dict[str, float]]
+#: A batch and the number of steps done before it -> the batch with what its step draws (see `draws.StepDraws`).
+DrawForStep = Callable[[dict[str, Any], int], dict[str, Any]]
 #: Figures of the library that hold times or nothing: they would make two equal histories differ.
 _UNKEPT = frozenset({"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss"})
 
@@ -39,13 +41,21 @@ class DistillationTrainer(Trainer):
     """Adds the objective, the order of visits and the terms' own values in the history."""
 
     def __init__(
-        self, *, stages: Stages, order: VisitOrder, last_good_dir: Path, warmup_share: float, **kwargs: Any
+        self,
+        *,
+        stages: Stages,
+        order: VisitOrder,
+        draw: DrawForStep | None,
+        last_good_dir: Path,
+        warmup_share: float,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.student: KDistillStudent = kwargs["model"]
         self.stages = stages
         self.warmup_share = warmup_share
         self.order = order
+        self.draw = draw
         self.last_good_dir = last_good_dir
         self.model_accepts_loss_kwargs = True  # our losses are already divided by the whole batch's counts
         self._sums: defaultdict[str, float] = defaultdict(float)
@@ -85,6 +95,8 @@ class DistillationTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one step and count what each term is averaged over, in all of them together."""
         batches = list(islice(epoch_iterator, num_batches))
+        if self.draw is not None:
+            batches = [self.draw(batch, self.state.global_step) for batch in batches]
         objective = self._running()
         counts: dict[Term, int] = dict.fromkeys(objective.weights, 0)
         for batch in batches:
@@ -219,6 +231,7 @@ def train(
     text_every: int = 1,
     switch_step: int | None = None,
     on_switch: Callable[[KDistillStudent], None] | None = None,
+    draw: DrawForStep | None = None,
     validate: Validate | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, float]]:
@@ -238,6 +251,7 @@ def train(
         switch_step: Steps of the visual stage, after which the vision side is held still and the texts begin (see
             `two_stages`); None trains all terms together.
         on_switch: Called with the model at the end of the visual stage.
+        draw: What each step draws at random, by its number.
         validate: Figures to log on the way; must not draw random numbers.
         on_progress: Called with (steps done, steps in all).
 
@@ -268,6 +282,7 @@ def train(
                 seed,
                 checkpoints_dir,
                 text_every,
+                draw,
                 validate,
                 watch,
                 micro_batch,
@@ -326,6 +341,7 @@ def _trainer(
     seed: int,
     checkpoints_dir: Path,
     text_every: int,
+    draw: DrawForStep | None,
     validate: Validate | None,
     progress: ReportProgress,
     micro_batch: int,
@@ -339,6 +355,7 @@ def _trainer(
         stages=stages,
         warmup_share=config.warmup_share,
         order=VisitOrder(num_studies, num_steps * config.batch_size, seed, text_every),
+        draw=draw,
         last_good_dir=checkpoints_dir / "last-good",
         model=model,
         args=arguments,

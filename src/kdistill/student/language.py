@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+#: In `next_tokens`: there is none.
+IGNORE_INDEX: Final = -100
 #: Configurations that scale or cap their logits after the output layer: there the model's own forward must make them.
 _LOGIT_SETTINGS: Final = frozenset(
     {"final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier_scale"}
 )
 #: Rows are dropped from the cache once this share of them has ended: dropping copies the cache, so not at every step.
 _COMPACT_SHARE: Final = 0.25
+#: Logits [n, V], the rows of the batch that are still running [n] and the number of tokens before -> tokens [n].
+Choose = Callable[[Tensor, Tensor, int], Tensor]
+
+
+class TextBatch(TypedDict):
+    """Texts to be written about images of a batch.
+
+    input_ids: int64 [N, T], padded on the right. next_tokens: int64 [N, T], the token that follows each position,
+    -100 where there is none. image_index: int64 [N], which image of the batch a text is about.
+    """
+
+    input_ids: Tensor
+    next_tokens: Tensor
+    image_index: Tensor
 
 
 def next_token_logits(language: PreTrainedModel, prefix: Tensor, input_ids: Tensor, keep: Tensor | None) -> Tensor:
@@ -142,7 +158,6 @@ def packs_exactly(language: PreTrainedModel) -> bool:
     return bool((packed - alone).abs().max() <= 0.01 * (leaking - alone).abs().max())
 
 
-@torch.no_grad()
 def greedy_decode(
     language: PreTrainedModel, prefix: Tensor, start_id: int, eos_id: int, max_new_tokens: int
 ) -> list[list[int]]:
@@ -161,6 +176,14 @@ def greedy_decode(
     Returns:
         The token ids of each text.
     """
+    return decode_by(language, prefix, start_id, eos_id, max_new_tokens, lambda logits, rows, t: logits.argmax(dim=-1))
+
+
+@torch.no_grad()
+def decode_by(
+    language: PreTrainedModel, prefix: Tensor, start_id: int, eos_id: int, max_new_tokens: int, choose: Choose
+) -> list[list[int]]:
+    """`greedy_decode` with another choice of the next token; `choose` sees the rows that are still running."""
     start = torch.full((prefix.shape[0], 1), start_id, device=prefix.device)
     tokens = language.get_input_embeddings()(start)
     cache = DynamicCache(config=language.config)
@@ -168,9 +191,9 @@ def greedy_decode(
     texts: list[list[int]] = [[] for _ in range(prefix.shape[0])]
     rows = torch.arange(prefix.shape[0], device=prefix.device)
     running = torch.ones_like(rows, dtype=torch.bool)
-    for _ in range(max_new_tokens):
+    for position in range(max_new_tokens):
         logits = language(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-        following = logits.argmax(dim=-1)
+        following = choose(logits, rows, position)
         running &= following != eos_id
         for row, token in zip(rows[running].tolist(), following[running].tolist(), strict=True):
             texts[row].append(token)

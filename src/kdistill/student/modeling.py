@@ -5,10 +5,10 @@ Importing this module registers the classes with AutoConfig and AutoModel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,26 +20,34 @@ from transformers.utils import ModelOutput
 from kdistill.errors import WeightsError
 from kdistill.student.adaptation import AdaptableModel
 from kdistill.student.configuration import KDistillConfig
-from kdistill.student.language import greedy_decode, next_token_logits, packed_logits, packs_exactly
+from kdistill.student.language import (
+    IGNORE_INDEX,
+    TextBatch,
+    greedy_decode,
+    next_token_logits,
+    packed_logits,
+    packs_exactly,
+)
 from kdistill.student.queries import Conclusions, ObservationOutput, ObservationPrefix, ObservationQueries
+from kdistill.student.sampling import Sampling, sampled_texts
 from kdistill.student.vision import ChannelNorm, PatchPrefix, build_vision, grid_side
 from kdistill.weights import check_shapes, check_weights_dir
 
 Slot = Literal["report", "rationale"]
 Half = Literal["vision", "reasoning"]
-IGNORE_INDEX = -100
 
 
-class TextBatch(TypedDict):
-    """Texts to be written about images of a batch.
+@dataclass(frozen=True)
+class SecondLook:
+    """Images of the batch to be seen as they are and once more after a change.
 
-    input_ids: int64 [N, T], padded on the right. next_tokens: int64 [N, T], the token that follows each position,
-    -100 where there is none. image_index: int64 [N], which image of the batch a text is about.
+    Attributes:
+        image_index: int64 [n], which images.
+        change: Those images [n, 1, S, S] and what was observed in them -> the changed images.
     """
 
-    input_ids: Tensor
-    next_tokens: Tensor
     image_index: Tensor
+    change: Callable[[Tensor, ObservationOutput], Tensor]
 
 
 @dataclass
@@ -54,6 +62,9 @@ class KDistillOutput(ModelOutput):
         log_attention: [B, L, P].
         semantic_embeddings: [B, L, D_teacher], L2-normalised, where the model has that projection.
         text_logits: For each text batch, [number of next_tokens that are not -100, V] in row-major order.
+        written: The rationales that were sampled; their logits are the last of text_logits.
+        before: The images of a second look as they are, without gradient.
+        after: The same images changed.
         lm_logits: [B, T, V] where `input_ids` were given.
     """
 
@@ -64,6 +75,9 @@ class KDistillOutput(ModelOutput):
     log_attention: Tensor | None = None
     semantic_embeddings: Tensor | None = None
     text_logits: tuple[Tensor, ...] | None = None
+    written: TextBatch | None = None
+    before: ObservationOutput | None = None
+    after: ObservationOutput | None = None
     lm_logits: Tensor | None = None
 
 
@@ -223,6 +237,8 @@ class KDistillStudent(AdaptableModel):
         labels: Tensor | None = None,
         observe: bool = True,
         stated: Conclusions | None = None,
+        sampling: Sampling | None = None,
+        second_look: SecondLook | None = None,
         **kwargs: Any,
     ) -> KDistillOutput:
         """Encode images once and score any number of text batches about them.
@@ -234,10 +250,21 @@ class KDistillStudent(AdaptableModel):
             labels: [B, T], equal to input_ids, -100 where ignored; shifted here. Gives `loss`.
             observe: See `encode`.
             stated: See `encode`.
+            sampling: Rationales to sample behind the prefix, without gradient, and to score like the other texts.
+            second_look: Images to observe before and after a change (see `look_twice`).
             **kwargs: What callers of the library's models pass along; unused.
         """
         encoded = self.encode(pixel_values, observe=observe, stated=stated)
-        output = KDistillOutput(text_logits=self._text_logits(encoded.prefix, texts))
+        written = (
+            sampled_texts(self.language, encoded.prefix, sampling, self.config.token_ids)
+            if sampling is not None
+            else None
+        )
+        texts = [*texts, written] if written is not None else texts
+        output = KDistillOutput(text_logits=self._text_logits(encoded.prefix, texts), written=written)
+        if second_look is not None:
+            chosen = pixel_values[second_look.image_index]
+            output.before, output.after = self.look_twice(chosen, second_look.change)
         if encoded.observations is not None:
             self._add_observations(output, encoded.observations)
         if input_ids is not None:
@@ -253,6 +280,32 @@ class KDistillStudent(AdaptableModel):
         if self.semantic is not None:
             projected = self.semantic(observations.embeddings).float()
             output.semantic_embeddings = functional.normalize(projected, dim=-1)
+
+    def look_twice(
+        self, pixel_values: Tensor, change: Callable[[Tensor, ObservationOutput], Tensor]
+    ) -> tuple[ObservationOutput, ObservationOutput]:
+        """Observe images without gradient, and with gradient after a change.
+
+        Both as in prediction (running statistics, no dropout), whatever the mode of the model: a changed image must not
+        enter the statistics of the batch, and between batch and running statistics the two looks would differ by more
+        than the change.
+
+        Args:
+            pixel_values: [n, 1, S, S].
+            change: See `SecondLook`.
+        """
+        was_training = self.vision.training, self.queries.training
+        self.vision.eval()
+        self.queries.eval()
+        try:
+            with torch.no_grad():
+                before = self.queries(self.queries.patches(self.vision(pixel_values)))
+                changed = change(pixel_values, before)
+            after = self.queries(self.queries.patches(self.vision(changed)))
+        finally:
+            self.vision.train(was_training[0])
+            self.queries.train(was_training[1])
+        return before, after
 
     def _text_logits(self, prefix: Tensor, texts: Sequence[TextBatch]) -> tuple[Tensor, ...]:
         keeps = [text["next_tokens"] != IGNORE_INDEX for text in texts]
