@@ -38,13 +38,14 @@ from kdistill.student.build import build_model
 from kdistill.student.config import LlamaLanguageConfig, StudentConfig
 from kdistill.student.modeling import KDistillStudent
 from kdistill.student.text import rationale_sequence, report_sequence
+from kdistill.studies.phantom.literature import write_literature
 from kdistill.studies.phantom.plan import StudyPlan
 from kdistill.studies.phantom.render import render_many
 from kdistill.studies.phantom.stage import sides_of, study_of, to_bytes
 from kdistill.studies.phantom.world import sample_plans
 from kdistill.studies.phantom.write import config_for
 from kdistill.teacher.config import FromScratchTeacher
-from kdistill.teacher.statements import Fact, canonical, of_fact
+from kdistill.teacher.statements import Fact, canonical
 from kdistill.teacher.targets import StatementBank
 from kdistill.teacher.template import template_entry
 from kdistill.teacher.tokenizer import train_tokenizer
@@ -62,6 +63,7 @@ class Sizes(NamedTuple):
     num_studies: int = 64
     batch_size: int = 16
     size_px: int = 128
+    num_articles: int = 400
 
 
 @dataclass
@@ -163,7 +165,7 @@ def contestants(sizes: Sizes) -> tuple[Contestant, Contestant, VisitOrder]:
     images = np.stack([to_bytes(drawn.image) for drawn in render_many(plans, sizes.size_px)])
     studies = [study_of(plan, "train", row, f"{row}.png") for row, plan in enumerate(plans)]
     texts = [text for p, s in zip(plans, studies, strict=True) for text in (s.report, joined_text(entries_of(p)))]
-    texts += [of_fact(fact) for fact in StatementBank().facts]
+    texts += [article.text for article in write_literature(0, sizes.num_articles)]
     teacher = FromScratchTeacher()
     tokenizer = train_tokenizer(texts, teacher.vocab_size)
     config = DistillationConfig(batch_size=sizes.batch_size, micro_batch=sizes.batch_size)

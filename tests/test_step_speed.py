@@ -16,7 +16,7 @@ def test_both_steps_read_the_same_texts() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["step_speed"] = module  # its dataclasses look their module up
     spec.loader.exec_module(module)
-    first, second, order = module.contestants(module.Sizes(num_studies=4, batch_size=2, size_px=32))
+    first, second, order = module.contestants(module.Sizes(num_studies=4, batch_size=2, size_px=32, num_articles=10))
     assert set(first.objective.weights) == set(ARMS["full"].terms)
     assert set(first.objective.weights) - set(second.objective.weights) == module.TEACHER_TERMS
     assert first.step([0, 1]) == second.step([0, 1]) > 50
