@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdistill.observations import OBSERVATIONS
-from kdistill.sites import SITES, boxes, region_mask
+from kdistill.sites import REFERENCE, SITES, Frame, boxes, region_mask, to_frame
 
 SIDES = (None, "left", "right", "bilateral")
 ZONES = (None, "upper", "middle", "lower")
@@ -56,3 +56,65 @@ def test_a_cell_counts_by_its_share():
 def test_unknown_observation_is_an_error():
     with pytest.raises(KeyError):
         boxes("Hernia")
+
+
+SHIFTED = Frame(left=0.16, top=0.08, right=0.84, bottom=0.47, midline=0.60)
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_standard_frame_leaves_boxes_and_masks_bit_for_bit(observation):
+    """Against the rows and columns as they are written down, drawn by one outer product a box."""
+    site, edges = SITES[observation], np.linspace(0.0, 1.0, 15)
+    columns = (site.right, site.left) if site.lateralised else (site.right,)
+    assert boxes(observation) == tuple((c[0], site.rows[0], c[1], site.rows[1]) for c in columns)
+    expected = np.zeros((14, 14), dtype=np.float32)
+    for left, top, right, bottom in boxes(observation):
+        across = np.clip(np.minimum(edges[1:], right) - np.maximum(edges[:-1], left), 0, None) * 14
+        down = np.clip(np.minimum(edges[1:], bottom) - np.maximum(edges[:-1], top), 0, None) * 14
+        expected = np.maximum(expected, np.outer(down, across).astype(np.float32))
+    assert region_mask(observation, grid_size=14).tobytes() == expected.tobytes()
+    assert region_mask(observation, grid_size=14, frame=REFERENCE).tobytes() == expected.tobytes()
+
+
+def test_a_box_is_carried_into_a_frame_by_hand():
+    # The right lung's half is as wide as the standard one (0.44), the left one 0.24; the height is half of 0.78.
+    right, left = boxes("Lung Lesion", frame=SHIFTED)
+    assert right == pytest.approx((0.16, 0.08, 0.60, 0.47)) and left == pytest.approx((0.60, 0.08, 0.84, 0.47))
+    (heart,) = boxes("Cardiomegaly", frame=SHIFTED)
+    assert heart == pytest.approx((0.60 - 0.28, 0.08 + 0.34 / 2, 0.60 + 0.36 * 0.24 / 0.44, 0.08 + 0.80 / 2))
+
+
+def test_boxes_are_cut_at_the_edge_of_the_film():
+    (box,) = boxes("Lung Opacity", "left", frame=REFERENCE._replace(right=1.3, bottom=1.2))
+    assert box.right == 1.0 and box.bottom == 1.0 and box.left == 0.5
+
+
+WIDEST = list(itertools.product((-0.08, 0.4), (-0.08, 0.46), (0.8, 1.08), (0.79, 1.12), (0.2, 0.8)))
+
+
+@pytest.mark.parametrize("frame", WIDEST)
+def test_no_region_leaves_the_film_in_the_widest_frames(frame):
+    """-log of the mass inside an empty region would be infinite."""
+    left, top, right, bottom, share = frame
+    odd = Frame(left, top, right, bottom, left + share * (right - left))
+    for observation, side, zone in itertools.product(OBSERVATIONS, SIDES, ZONES):
+        assert region_mask(observation, side, zone, grid_size=8, frame=odd).sum() > 0
+
+
+def test_mirrored_regions_lie_on_the_other_side():
+    for frame in (REFERENCE, SHIFTED):
+        for zone in ZONES:
+            mirrored = region_mask("Pneumonia", "left", zone, frame=frame, mirrored=True)
+            np.testing.assert_allclose(mirrored, region_mask("Pneumonia", "right", zone, frame=frame), atol=1e-6)
+        np.testing.assert_allclose(
+            region_mask("Edema", frame=frame, mirrored=True), region_mask("Edema", frame=frame), atol=1e-6
+        )
+    heart, elsewhere = region_mask("Cardiomegaly"), region_mask("Cardiomegaly", mirrored=True)
+    np.testing.assert_allclose(elsewhere, heart[:, ::-1], atol=1e-6)
+    assert heart[:, 8:].sum() > heart[:, :8].sum() and elsewhere[:, 8:].sum() < elsewhere[:, :8].sum()
+
+
+def test_many_boxes_in_many_frames_are_each_as_alone():
+    several = to_frame(np.array([boxes("Pneumothorax"), boxes("Fracture")]), np.array([[SHIFTED], [REFERENCE]]))
+    assert several[0].tolist() == np.array(boxes("Pneumothorax", frame=SHIFTED)).tolist()
+    assert several[1].tolist() == np.array(boxes("Fracture")).tolist()

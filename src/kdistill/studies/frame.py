@@ -19,9 +19,9 @@ from PIL import Image
 
 from kdistill.sites import REFERENCE, Frame
 
-#: Correlation from which a fit is believed. Of those 25 films the two with an opaque lung had .37 and .46, the others
-#: .72 and more; phantoms have .58 and more, noise .2. Of 834 NIH films 18 lie below.
-MIN_CONFIDENCE: Final = 0.55
+#: Correlation from which a fit is believed. Of 834 NIH films 97% reach it; of the same films inverted 10%, turned by 90
+#: degrees 6% and 14%, cut into 16 tiles and shuffled 5%. Upside down it is reached by 55%: films must be upright.
+MIN_CONFIDENCE: Final = 0.6
 #: Pixels along a side of the image that is searched; 16 to 32 gave equal errors.
 _GRID: Final = 24
 #: Candidate edges are this far apart (fractions of the image); what lies between comes from averaging near fits.
@@ -34,6 +34,8 @@ _BACKGROUND: Final = 0.16
 _MARGIN: Final = (0.02, 0.02, 0.04)
 #: A lung's rim holds little air along a ray and is not seen as dark: inset of the dark core at the sides, above, below.
 _INSET: Final = (0.08, 0.09, 0.03)
+#: How much less dark than the apex a lung is drawn at its base.
+_BASE_DENSITY: Final = 0.4
 _MIDLINES: Final = np.linspace(-0.14, 0.14, 29)
 _PROFILE_PX: Final = 64
 #: Films searched together: enough for the matrix product, some megabytes.
@@ -50,7 +52,7 @@ class FoundFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundFrames:
-    """Frames of N films: `frames` float64 [N, 5], columns as in `Frame`; `confidence` float64 [N]; `found` bool [N]."""
+    """Of N films: `frames` float64 [N, 5] (columns as in `Frame`), `confidence` float64 [N], `found` bool [N]."""
 
     frames: np.ndarray
     confidence: np.ndarray
@@ -144,12 +146,14 @@ def _chest(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     off = abs(x)
     left = x > 0
     # The ribcage narrows to the apices; the mediastinum widens below the hila, on the left by the heart; the domes of
-    # the diaphragm fall to the lateral angles, the right one higher than the left.
+    # the diaphragm fall to the lateral angles, the right one higher than the left. Towards the base heart, breasts and
+    # fluid lie over the lung: where it is drawn as dark as above, boxes end too high.
     wall = 0.5 * np.sqrt(1 - np.clip((0.62 - y) / 0.66, 0, 1) ** 2.2)
     middle = 0.1 + np.where(left, 0.2 * np.clip((y - 0.42) / 0.5, 0, 1), 0.06 * np.clip((y - 0.4) / 0.5, 0, 1))
-    dome = np.where(left, 0.84, 0.80)
+    dome = np.where(left, np.float32(0.84), np.float32(0.80))
     dome = dome + (1 - dome) * np.clip((off - 0.22) / 0.28, 0, 1) ** 2
-    return 1 - _inside(wall - off) * _inside(off - middle) * _inside(dome - y) * _inside(y)
+    dark = 1 - _BASE_DENSITY * np.clip((y - 0.4) / 0.6, 0, 1)
+    return 1 - dark * _inside(wall - off) * _inside(off - middle) * _inside(dome - y) * _inside(y)
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
