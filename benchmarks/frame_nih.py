@@ -11,9 +11,8 @@ how the frame follows a film that is moved or scaled by a known amount; the fram
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +22,7 @@ from PIL import Image, ImageDraw
 from kdistill.evaluation.bootstrap import bootstrap_weights, interval
 from kdistill.records import Side
 from kdistill.sites import REFERENCE, Box, Frame, boxes, rasterise
+from kdistill.studies.boxes import read_nih_boxes
 from kdistill.studies.frame import FoundFrame, FoundFrames, FrameFinder
 from kdistill.studies.images import read_grey, to_square
 from kdistill.studies.phantom.anatomy import thorax_of
@@ -35,18 +35,6 @@ from kdistill.studies.phantom.write import config_for
 SIZE_PX: Final = 128
 #: Boxes are measured on this grid.
 FINE: Final = 256
-#: BBox_List_2017.csv gives pixels of the 1024 x 1024 original.
-BOX_PX: Final = 1024.0
-OBSERVATION: Final[Mapping[str, str]] = {
-    "Atelectasis": "Atelectasis",
-    "Cardiomegaly": "Cardiomegaly",
-    "Effusion": "Pleural Effusion",
-    "Infiltrate": "Lung Opacity",
-    "Mass": "Lung Lesion",
-    "Nodule": "Lung Lesion",
-    "Pneumonia": "Pneumonia",
-    "Pneumothorax": "Pneumothorax",
-}
 #: A box with this share of its width on one side of the film's middle is taken as one-sided.
 ONE_SIDED: Final = 0.8
 #: (shift right, shift down, scale about the centre), in fractions of the image.
@@ -108,15 +96,7 @@ def print_controls(films: np.ndarray, finder: FrameFinder) -> None:
 def read_boxes(path: Path, paths: Sequence[Path]) -> list[Boxed]:
     """The boxes whose label is one of ours, on the films at hand."""
     film = {item.stem: number for number, item in enumerate(paths)}
-    found = []
-    with path.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            stem = Path(row["Image Index"]).stem
-            x, y, width, height = (float(row[key]) / BOX_PX for key in ("x", "y", "w", "h"))
-            if row["Finding Label"] in OBSERVATION and stem in film:
-                box = Box(x, y, x + width, y + height)
-                found.append(Boxed(stem.split("_")[0], film[stem], OBSERVATION[row["Finding Label"]], box))
-    return found
+    return [Boxed(b.patient_id, film[b.stem], b.observation, b.box) for b in read_nih_boxes(path) if b.stem in film]
 
 
 def shares(boxed: Boxed, frame: Frame, *, sided: bool) -> tuple[float, float]:
