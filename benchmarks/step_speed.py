@@ -25,11 +25,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedTokenizerBase
 
+from kdistill.distillation.assembly import build_objective
 from kdistill.distillation.collate import Collator, VisitOrder
 from kdistill.distillation.config import ARMS, DistillationConfig, Term
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.regions import RegionTable, region_of
-from kdistill.distillation.stage import build_objective
 from kdistill.distillation.targets import SIDE_CODES, TeacherTargets, TrainingTargets
 from kdistill.distillation.validation import move
 from kdistill.observations import INDEX, NUM_OBSERVATIONS

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdistill.distillation.collate import Collator, Visit
-from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
-from kdistill.distillation.draws import StepDraws
-from kdistill.distillation.objective import Objective
-from kdistill.distillation.stage import (
+from kdistill.distillation.assembly import (
     build_objective,
     build_region_masks,
     privileged_teacher,
     step_draws,
     text_order_of,
 )
+from kdistill.distillation.collate import Collator, Visit
+from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
+from kdistill.distillation.draws import StepDraws
+from kdistill.distillation.objective import Objective
 from kdistill.distillation.targets import TrainingTargets, build_targets
 from kdistill.student.build import build_model
 from kdistill.student.config import StudentConfig

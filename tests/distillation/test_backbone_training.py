@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kdistill.checkpoints import newest_verified
+from kdistill.distillation.assembly import student_tokenizer
 from kdistill.distillation.config import ARMS, DistillationConfig
-from kdistill.distillation.stage import _tokenizer
 from kdistill.distillation.targets import check_vocabularies
 from kdistill.distillation.trainer import train
 from kdistill.errors import ConfigError
@@ -163,5 +163,5 @@ def test_two_vocabularies_are_refused_before_anything_is_built(
     language = {"kind": "transformers", "path": str(folders["gpt2"])}
     student = StudentConfig.model_validate({**tiny.model_dump(), "language": language})
     with pytest.raises(ConfigError, match=r"distillation\.weights\.token=0"):
-        _tokenizer(student, ARMS["full"], world.teacher)
-    assert _tokenizer(student, ARMS["full_no_token"], world.teacher).get_vocab() == own.get_vocab()
+        student_tokenizer(student, ARMS["full"], world.teacher)
+    assert student_tokenizer(student, ARMS["full_no_token"], world.teacher).get_vocab() == own.get_vocab()

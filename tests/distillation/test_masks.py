@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdistill.distillation.config import DistillationConfig
 from kdistill.student.config import StudentConfig
-from kdistill.student.modeling import KDistillOutput
+from kdistill.student.outputs import KDistillOutput
 from kdistill.student.queries import Conclusions
 
 from .checks import alone

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from kdistill.distillation.assembly import query_embeddings
 from kdistill.distillation.config import ARMS
-from kdistill.distillation.stage import query_embeddings
 from kdistill.errors import InputError
 from kdistill.student.config import StudentConfig
 

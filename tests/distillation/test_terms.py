@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdistill.distillation.assembly import active_terms, refuse_unfounded_terms
 from kdistill.distillation.collate import Visit
 from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.distillation.consistency import consistency_loss, statement_sequences
 from kdistill.distillation.counterfactual import top_mass
 from kdistill.distillation.objective import Objective
-from kdistill.distillation.stage import active_terms, refuse_unfounded_terms
 from kdistill.errors import ConfigError
 from kdistill.observations import INDEX
 from kdistill.student.config import StudentConfig

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kdistill.distillation.assembly import build_region_masks
 from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.distillation.regions import Region, RegionMasks, RegionTable
-from kdistill.distillation.stage import build_region_masks
 from kdistill.distillation.targets import build_targets
 from kdistill.observations import INDEX
 from kdistill.sites import REFERENCE, Frame, region_mask

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from kdistill.distillation.regions import RegionMasks
-from kdistill.distillation.targets import Joined, TrainingTargets
+from kdistill.distillation.targets import TrainingTargets
+from kdistill.distillation.texts import Joined
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.images import blank, pixel_values
 from kdistill.student.language import IGNORE_INDEX

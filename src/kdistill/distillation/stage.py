@@ -9,50 +9,46 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from kdistill.artifact import CHECKPOINTS, StageWriter
+from kdistill.distillation.assembly import (
+    MODEL,
+    active_terms,
+    build_objective,
+    build_region_masks,
+    privileged_teacher,
+    query_embeddings,
+    refuse_unfounded_conclusions,
+    refuse_unfounded_terms,
+    refuse_untrained_vision,
+    step_draws,
+    student_tokenizer,
+    teacher_width,
+    text_order_of,
+)
 from kdistill.distillation.collate import Collator
-from kdistill.distillation.config import ARMS, HEAD_TERMS, TEXT_TERMS, ArmConfig, DistillationConfig
-from kdistill.distillation.consistency import statement_sequences
-from kdistill.distillation.draws import StepDraws
+from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
 from kdistill.distillation.labels import label_targets, load_stated_labels
-from kdistill.distillation.objective import Objective
-from kdistill.distillation.on_policy import PrivilegedTeacher
 from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
-from kdistill.distillation.regions import RegionMasks
-from kdistill.distillation.targets import (
-    TrainingTargets,
-    build_targets,
-    check_vocabularies,
-    load_query_embeddings,
-)
+from kdistill.distillation.targets import build_targets
 from kdistill.distillation.thresholds import choose_thresholds
 from kdistill.distillation.trainer import train
 from kdistill.distillation.two_stages import save_vision_side, switch_step
 from kdistill.distillation.validation import Validation
-from kdistill.errors import ConfigError, InputError
+from kdistill.errors import InputError
 from kdistill.records import Study, write_jsonl
 from kdistill.student.build import build_model
-from kdistill.student.config import StudentConfig, TextOrder, TransformersLanguageConfig
-from kdistill.student.images import pixel_values
+from kdistill.student.config import StudentConfig
 from kdistill.student.modeling import KDistillStudent, load_student
 from kdistill.student.thresholds import load_thresholds, save_thresholds
-from kdistill.studies.frame import FrameFinder
 from kdistill.studies.store import load_images, load_pair_images, load_pairs, load_studies
-from kdistill.teacher.language_model import load
-from kdistill.teacher.tokenizer import add_special_tokens, load_tokenizer
+from kdistill.teacher.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-MODEL, PREDICTIONS, PAIR_PREDICTIONS, HISTORY = (
-    "model",
-    "predictions.parquet",
-    "pair_predictions.parquet",
-    "history.jsonl",
-)
+PREDICTIONS, PAIR_PREDICTIONS, HISTORY = "predictions.parquet", "pair_predictions.parquet", "history.jsonl"
 #: Of a student trained in two stages: its vision side as it was before the reasoning stage.
 VISION_SIDE = "vision_side.safetensors"
 Progress = Callable[[int, int], None]
@@ -108,7 +104,7 @@ def build_student(
     refuse_untrained_vision(arm, settings, student)
     refuse_unfounded_conclusions(arm, settings, student)
     refuse_unfounded_terms(arm, settings)
-    tokenizer = _tokenizer(student, settings, teacher_dir)
+    tokenizer = student_tokenizer(student, settings, teacher_dir)
     studies = _split(studies_dir, "train")
     targets = build_targets(
         studies,
@@ -128,7 +124,7 @@ def build_student(
         seed=seed,
         reasoning_input=settings.reasoning_input,
         text_order=text_order_of(settings, student),
-        teacher_hidden_size=_teacher_width(settings, targets),
+        teacher_hidden_size=teacher_width(settings, targets),
         query_embeddings=query_embeddings(settings, student, rationales_dir),
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
@@ -160,40 +156,11 @@ def build_student(
     _predict_pairs(stage, predictor, studies_dir, arm, seed)
 
 
-def active_terms(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
-    """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
-    weights = config.weights.model_dump()
-    terms = tuple(term for term in arm.terms if weights[term] > 0)
-    on_policy = arm.on_policy and "token" in terms and config.on_policy.share > 0
-    return arm.model_copy(update={"terms": terms, "on_policy": on_policy})
-
-
-def refuse_untrained_vision(name: str, arm: ArmConfig, student: StudentConfig) -> None:
-    """An arm of texts alone learns to see through its texts, or not at all.
-
-    Raises:
-        ConfigError: Its texts' gradient is switched off.
-    """
-    if not student.text_gradient and set(arm.terms) <= TEXT_TERMS:
-        raise ConfigError(
-            f"arm {name} has only text terms ({', '.join(arm.terms)}), and their gradient stops before its vision",
-            where="student.text_gradient",
-            remedy="Set it to true, or leave the arm out of distillation.arms.",
-        )
-
-
-def refuse_unfounded_conclusions(name: str, arm: ArmConfig, student: StudentConfig) -> None:
-    """Conclusions of a label head that nothing trains are noise.
-
-    Raises:
-        ConfigError: The decoder would be told them.
-    """
-    if student.conclusions != "none" and arm.reasoning_input != "patches" and not arm.has_label_head:
-        raise ConfigError(
-            f"arm {name} has no label term, and its decoder is told what the label head concludes",
-            where="student.conclusions",
-            remedy="Set it to none, or give distillation.weights.label a weight.",
-        )
+def _split(studies_dir: Path, split: str) -> list[Study]:
+    studies = [study for study in load_studies(studies_dir) if study.split == split]
+    if not studies and split == "train":
+        raise InputError("no study is in the training split", where=str(studies_dir))
+    return studies
 
 
 def _switch_step(stage: StageWriter, config: DistillationConfig, arm: ArmConfig, name: str) -> int | None:
@@ -202,129 +169,6 @@ def _switch_step(stage: StageWriter, config: DistillationConfig, arm: ArmConfig,
         reason = None if switch is not None else "the arm has no visual terms, or no texts"
         stage.log("stages", visual_steps=switch, joint_because=reason)
     return switch
-
-
-def refuse_unfounded_terms(name: str, arm: ArmConfig) -> None:
-    """A text cannot agree, and an image lose, what no label head was taught to see.
-
-    Raises:
-        ConfigError: The arm has such a term and no label term.
-    """
-    unfounded = sorted(HEAD_TERMS & set(arm.terms))
-    if unfounded and not arm.has_label_head:
-        raise ConfigError(
-            f"arm {name} has no label term, and {', '.join(unfounded)} reads the label head",
-            where="distillation.weights.label",
-            remedy=f"Give it a weight, or set distillation.weights.{unfounded[0]}=0.",
-        )
-
-
-def _tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:
-    teacher = load_tokenizer(str(teacher_dir / MODEL))
-    if not isinstance(student.language, TransformersLanguageConfig):
-        return teacher
-    tokenizer = load_tokenizer(student.language.path)
-    add_special_tokens(tokenizer)
-    if "token" in arm.terms:
-        check_vocabularies(tokenizer, teacher)
-    return tokenizer
-
-
-def _split(studies_dir: Path, split: str) -> list[Study]:
-    studies = [study for study in load_studies(studies_dir) if study.split == split]
-    if not studies and split == "train":
-        raise InputError("no study is in the training split", where=str(studies_dir))
-    return studies
-
-
-def text_order_of(arm: ArmConfig, student: StudentConfig) -> TextOrder:
-    """The order of an arm's texts: an arm that writes one text has none."""
-    return student.text_order if {"report", "rationale"} <= set(arm.terms) else "apart"
-
-
-def _teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:
-    if "semantic" not in arm.terms or targets.teacher is None:
-        return 0
-    return int(targets.teacher.bank.shape[1])
-
-
-def query_embeddings(arm: ArmConfig, student: StudentConfig, rationales_dir: Path) -> np.ndarray | None:
-    """Only for arms that learn from the teacher's text: controls must not hear it through their first weights."""
-    reads_teacher = arm.rationale_source in ("teacher", "shuffled_teacher")
-    return load_query_embeddings(rationales_dir) if student.query_init == "literature" and reads_teacher else None
-
-
-def privileged_teacher(
-    arm: ArmConfig, config: DistillationConfig, teacher_dir: Path, studies: Sequence[Study]
-) -> PrivilegedTeacher | None:
-    """The teacher that scores the student's own texts; None where the arm writes none in training."""
-    if not arm.on_policy:
-        return None
-    reports = [study.report for study in studies]
-    return PrivilegedTeacher(load(str(teacher_dir / MODEL)), reports, config.on_policy.max_prompt_tokens)
-
-
-def step_draws(
-    arm: ArmConfig, config: DistillationConfig, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> StepDraws | None:
-    """What the arm's terms draw in each step; None where they draw nothing."""
-    if not arm.on_policy and not HEAD_TERMS & set(arm.terms):
-        return None
-    consistent = "consistency" in arm.terms
-    return StepDraws(
-        seed=seed,
-        on_policy=config.on_policy if arm.on_policy else None,
-        consistency=config.consistency if consistent else None,
-        counterfactual=config.counterfactual if "counterfactual" in arm.terms else None,
-        statements=statement_sequences(tokenizer) if consistent else (),
-    )
-
-
-def build_objective(
-    arm: ArmConfig, config: DistillationConfig, targets: TrainingTargets, teacher: PrivilegedTeacher | None = None
-) -> Objective:
-    """The arm's terms with the configured weights and the tables that they read."""
-    weights = config.weights.model_dump()
-    return Objective(
-        weights={term: weights[term] for term in arm.terms},
-        divergence=config.divergence,
-        semantic_temperature=config.semantic_temperature,
-        bank=torch.from_numpy(targets.teacher.bank) if targets.teacher is not None else None,
-        omission_rate=config.omission_rate,
-        counterfactual=config.counterfactual if "counterfactual" in arm.terms else None,
-        teacher=teacher,
-        sampling_temperature=config.on_policy.temperature,
-    )
-
-
-def build_region_masks(
-    arm: ArmConfig,
-    config: DistillationConfig,
-    targets: TrainingTargets,
-    model: KDistillStudent,
-    images: np.ndarray,
-    count: Callable[[str, int], None],
-) -> RegionMasks | None:
-    """The where term's regions, in the standard film's frame or in that of each film; None without the term.
-
-    A blank film has no thorax to find, so its arm keeps the standard frame.
-    """
-    if "where" not in arm.terms:
-        return None
-    if config.where_frame == "fixed" or arm.blank_image:
-        return RegionMasks(targets.region_table, num_patches(model))
-    several = FrameFinder().find_many(images, targets.image_rows)
-    count("where_frame_found", int(several.found.sum()))
-    count("where_frame_fell_back", int((~several.found).sum()))
-    return RegionMasks(targets.region_table, num_patches(model), several.frames)
-
-
-@torch.no_grad()
-def num_patches(model: KDistillStudent) -> int:
-    """P of a model, by showing it one empty image."""
-    size = model.config.image_size_px
-    values = pixel_values(np.zeros((1, size, size), dtype=np.uint8), model.config)
-    return int(model.vision(values.to(model.device)).flatten(2).shape[-1])
 
 
 def _predictor(

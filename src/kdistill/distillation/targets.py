@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from safetensors import SafetensorError
@@ -23,59 +23,16 @@ from kdistill.distillation.labels import (
     softened,
 )
 from kdistill.distillation.regions import RegionTable, region_of
+from kdistill.distillation.teacher_targets import TeacherTargets, load_teacher_targets
+from kdistill.distillation.texts import Joined, impression_of, join, rationale_tokens, report_tokens
 from kdistill.errors import ConfigError, InputError
 from kdistill.observations import INDEX, NUM_OBSERVATIONS, LabelState
 from kdistill.records import Rationale, RationaleEntry, Study, read_jsonl
 from kdistill.student.config import TextOrder
-from kdistill.student.text import joined_sequence, rationale_sequence, report_sequence, token_ids
-from kdistill.teacher.writers import canonical_impression
 
-RATIONALES, TEMPLATE, TARGETS = "rationales.jsonl", "template.jsonl", "targets.safetensors"
+RATIONALES, TEMPLATE = "rationales.jsonl", "template.jsonl"
 ASPECTS: Final = "aspects.safetensors"
 SIDE_CODES: Final[Mapping[str, int]] = {"left": 0, "right": 1, "bilateral": 2}
-
-
-@dataclass(frozen=True)
-class TeacherTargets:
-    """Views on targets.safetensors; token rows of rationale n are token_offsets[n]:token_offsets[n + 1]."""
-
-    token_offsets: np.ndarray
-    token_ids: np.ndarray
-    topk_ids: np.ndarray
-    topk_log_probs: np.ndarray
-    bank: np.ndarray
-    entry_statement: np.ndarray
-
-    def span(self, rationale: int) -> tuple[int, int]:
-        """First token row and the one after the last of a rationale."""
-        return int(self.token_offsets[rationale]), int(self.token_offsets[rationale + 1])
-
-
-class Joined(NamedTuple):
-    """Two texts as one.
-
-    Attributes:
-        tokens: The whole sequence.
-        num_first: Target tokens that belong to the first text; the last of them starts the second.
-        rationale_first: Which text comes first.
-        span: Rows of the teacher's token targets for the rationale's own targets, None without the token term.
-    """
-
-    tokens: list[int]
-    num_first: int
-    rationale_first: bool
-    span: tuple[int, int] | None
-
-    def is_rationale(self) -> np.ndarray:
-        """bool [number of targets]."""
-        return (np.arange(len(self.tokens) - 1) < self.num_first) == self.rationale_first
-
-    def is_taught(self) -> np.ndarray:
-        """bool [number of targets]: where the teacher's distribution is known; it starts no report."""
-        taught = self.is_rationale()
-        if self.rationale_first:
-            taught[self.num_first - 1] = False
-        return taught if self.span is not None else np.zeros_like(taught)
 
 
 @dataclass(frozen=True)
@@ -111,30 +68,6 @@ class TrainingTargets:
     statements: np.ndarray
     joined: tuple[Joined | None, ...]
     teacher: TeacherTargets | None
-
-
-def load_teacher_targets(rationales_dir: Path) -> TeacherTargets:
-    """Read targets.safetensors.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
-    path = rationales_dir / TARGETS
-    try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot be read ({type(error).__name__})", where=str(path), remedy="Run the rationales stage again."
-        ) from error
-    kept = np.concatenate([arrays["topk_logprobs"], arrays["residual_logprob"][:, None]], axis=1)
-    return TeacherTargets(
-        token_offsets=arrays["token_offsets"],
-        token_ids=arrays["token_ids"],
-        topk_ids=arrays["topk_ids"],
-        topk_log_probs=kept,
-        bank=arrays["statement_embeddings"].astype(np.float32),
-        entry_statement=arrays["entry_statement"],
-    )
 
 
 def load_query_embeddings(rationales_dir: Path) -> np.ndarray:
@@ -222,12 +155,12 @@ def build_targets(
     empty = np.full((len(studies), NUM_OBSERVATIONS), np.nan, dtype=np.float32)
     rationales, index = _assigned_rationales(studies, arm, rationales_dir, seed, count)
     teacher = _teacher_targets(arm, rationales_dir)
-    texts, spans = _rationale_texts(rationales, index, teacher, arm, config, tokenizer, count)
+    texts, spans = rationale_tokens(rationales, index, teacher, arm, config, tokenizer, count)
     reports = tuple(
-        _report(study, _impression(study, rationale, arm, count), tokenizer, config, count)
+        report_tokens(study, impression_of(study, rationale, arm, count), tokenizer, config, count)
         for study, rationale in zip(studies, rationales, strict=True)
     )
-    reports, texts, joined = _join(reports, texts, spans, text_order)
+    reports, texts, joined = join(reports, texts, spans, text_order)
     regions, table = _regions(rationales if "where" in arm.terms else [None] * len(studies), arm.mirrored_sites)
     if arm.mirrored_sites:
         _count_mirrored(regions, table, count)
@@ -248,33 +181,6 @@ def build_targets(
     )
 
 
-Sequences = tuple[list[int] | None, ...]
-
-
-def _join(
-    reports: Sequences, rationales: Sequences, spans: Sequence[tuple[int, int] | None], order: TextOrder
-) -> tuple[Sequences, Sequences, tuple[Joined | None, ...]]:
-    """Reports and rationales that stay apart, and those of studies that have both as one text."""
-    if order == "apart":
-        return reports, rationales, (None,) * len(reports)
-    joined = tuple(
-        _joined(report, rationale, span, order) if report is not None and rationale is not None else None
-        for report, rationale, span in zip(reports, rationales, spans, strict=True)
-    )
-    alone = [text is None for text in joined]
-    left = (
-        tuple(t if single else None for t, single in zip(texts, alone, strict=True)) for texts in (reports, rationales)
-    )
-    return next(left), next(left), joined
-
-
-def _joined(report: list[int], rationale: list[int], span: tuple[int, int] | None, order: TextOrder) -> Joined:
-    if order == "report_first":
-        return Joined(joined_sequence(report, rationale), len(report) - 1, False, span)
-    span = (span[0], span[1] - 1) if span is not None else None
-    return Joined(joined_sequence(rationale, report), len(rationale) - 1, True, span)
-
-
 def _labels(
     studies: Sequence[Study],
     stated: Mapping[str, Mapping[str, LabelState]],
@@ -287,29 +193,6 @@ def _labels(
     if not config.soft_labels:
         return targets
     return softened(targets, studies, load_confidence(arm.label_source, rationales_dir))
-
-
-def _impression(study: Study, rationale: Rationale | None, arm: ArmConfig, count: Callable[[str, int], None]) -> str:
-    if arm.impression == "written" or rationale is None or not study.report.strip():
-        return study.impression
-    concluded = canonical_impression(rationale.entries)
-    count("impression_canonical" if concluded else "impression_without_conclusion", 1)
-    return concluded or study.impression
-
-
-def _report(
-    study: Study,
-    impression: str,
-    tokenizer: PreTrainedTokenizerBase,
-    config: DistillationConfig,
-    count: Callable[[str, int], None],
-) -> list[int] | None:
-    if not study.report.strip():
-        count("study_without_report", 1)
-        return None
-    tokens, cut = report_sequence(tokenizer, study.findings, impression, config.max_text_tokens)
-    count("report_cut", int(cut))
-    return tokens
 
 
 def _assigned_rationales(
@@ -343,37 +226,6 @@ def _teacher_targets(arm: ArmConfig, rationales_dir: Path) -> TeacherTargets | N
     if arm.rationale_source in ("none", "template") or not {"token", "semantic"} & set(arm.terms):
         return None
     return load_teacher_targets(rationales_dir)
-
-
-def _rationale_texts(
-    rationales: Sequence[Rationale | None],
-    index: Sequence[int | None],
-    teacher: TeacherTargets | None,
-    arm: ArmConfig,
-    config: DistillationConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    count: Callable[[str, int], None],
-) -> tuple[tuple[list[int] | None, ...], tuple[tuple[int, int] | None, ...]]:
-    """Token sequences, and with the token term the rows of the teacher's targets that belong to their tokens."""
-    texts: list[list[int] | None] = [None] * len(rationales)
-    spans: list[tuple[int, int] | None] = [None] * len(rationales)
-    if not {"rationale", "token"} & set(arm.terms):
-        return tuple(texts), tuple(spans)
-    with_tokens = teacher is not None and "token" in arm.terms
-    start_id = token_ids(tokenizer)["rationale"]
-    for row, (rationale, position) in enumerate(zip(rationales, index, strict=True)):
-        if rationale is None or position is None:
-            continue
-        if with_tokens:
-            assert teacher is not None
-            start, stop = teacher.span(position)
-            kept = min(stop, start + config.max_text_tokens - 1)
-            texts[row] = [start_id, *teacher.token_ids[start:kept].tolist()]
-            spans[row], cut = (start, kept), kept < stop
-        else:
-            texts[row], cut = rationale_sequence(tokenizer, rationale.text, config.max_text_tokens)
-        count("rationale_cut", int(cut))
-    return tuple(texts), tuple(spans)
 
 
 def _regions(rationales: Sequence[Rationale | None], mirrored: bool) -> tuple[np.ndarray, RegionTable]:

@@ -6,7 +6,6 @@ Importing this module registers the classes with AutoConfig and AutoModel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from kdistill.errors import WeightsError
 from kdistill.student.adaptation import AdaptableModel
@@ -28,6 +26,7 @@ from kdistill.student.language import (
     packed_logits,
     packs_exactly,
 )
+from kdistill.student.outputs import EncodedImages, KDistillOutput, SecondLook
 from kdistill.student.queries import Conclusions, ObservationOutput, ObservationPrefix, ObservationQueries
 from kdistill.student.sampling import Sampling, sampled_texts
 from kdistill.student.vision import ChannelNorm, PatchPrefix, build_vision, grid_side
@@ -35,58 +34,6 @@ from kdistill.weights import check_shapes, check_weights_dir
 
 Slot = Literal["report", "rationale"]
 Half = Literal["vision", "reasoning"]
-
-
-@dataclass(frozen=True)
-class SecondLook:
-    """Images of the batch to be seen as they are and once more after a change.
-
-    Attributes:
-        image_index: int64 [n], which images.
-        change: Those images [n, 1, S, S] and what was observed in them -> the changed images.
-    """
-
-    image_index: Tensor
-    change: Callable[[Tensor, ObservationOutput], Tensor]
-
-
-@dataclass
-class KDistillOutput(ModelOutput):
-    """Output of KDistillStudent.forward.
-
-    Attributes:
-        loss: Mean cross-entropy where `labels` were given.
-        embeddings: Observation embeddings [B, L, D].
-        logits: [B, L].
-        side_logits: [B, L, 3], left, right, bilateral.
-        log_attention: [B, L, P].
-        semantic_embeddings: [B, L, D_teacher], L2-normalised, where the model has that projection.
-        text_logits: For each text batch, [number of next_tokens that are not -100, V] in row-major order.
-        written: The rationales that were sampled; their logits are the last of text_logits.
-        before: The images of a second look as they are, without gradient.
-        after: The same images changed.
-        lm_logits: [B, T, V] where `input_ids` were given.
-    """
-
-    loss: Tensor | None = None
-    embeddings: Tensor | None = None
-    logits: Tensor | None = None
-    side_logits: Tensor | None = None
-    log_attention: Tensor | None = None
-    semantic_embeddings: Tensor | None = None
-    text_logits: tuple[Tensor, ...] | None = None
-    written: TextBatch | None = None
-    before: ObservationOutput | None = None
-    after: ObservationOutput | None = None
-    lm_logits: Tensor | None = None
-
-
-@dataclass
-class EncodedImages:
-    """One pass of the vision side: the prefix for the decoder [B, Q, H], and the observations where they were asked."""
-
-    prefix: Tensor
-    observations: ObservationOutput | None
 
 
 #: Log-odds of a present observation before anything is learned: about one in eight, as in reports.
