@@ -104,6 +104,17 @@ def test_pointing_rows_compare_on_the_same_cases(masks: np.ndarray) -> None:
     assert any((r.reason or "").startswith("not run: the recipe has no arm full") for r in absent)
 
 
+def test_evidence_maps_are_compared_with_those_of_other_arms(masks: np.ndarray) -> None:
+    cases = cases_of(masks)
+    boot = PatientBootstrap(cases.patient_ids, 200, seed=0)
+    maps = {"full": planted_maps(masks), "label": planted_maps(masks)[:, :, ::-1]}
+    attention = {arm: Method("attention", arm, [(cases, found)]) for arm, found in maps.items()}
+    rows = {r.test: r for r in pointing_rows(attention, [], "full", boot, ("label", "absent"))}
+    versus = rows["pointing_game_vs_label"]
+    assert versus.passed is True and versus.value == 1.0 and versus.baseline is not None and versus.baseline < 0.05
+    assert (rows["pointing_game_vs_absent"].reason or "").startswith("not run: the recipe has no arm absent")
+
+
 def test_integrated_gradients_of_a_linear_model() -> None:
     generator = torch.Generator().manual_seed(0)
     images, weights = (torch.randn(shape, generator=generator) for shape in ((3, 1, 8, 8), (1, 8, 8)))

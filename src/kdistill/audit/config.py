@@ -25,8 +25,12 @@ class AuditConfig(ConfigModel):
     )
     arm: str = Field(default="full", description="The arm that the comparisons are about.")
     shortcut_baselines: tuple[str, ...] = Field(
-        default=("report_only", "full_no_where"),
+        default=("report_only", "full_no_where", "full_mirrored_where"),
         description="Arms whose reaction to the shortcut is compared with that of `arm`.",
+    )
+    map_baselines: tuple[str, ...] = Field(
+        default=("label", "full_no_where", "full_mirrored_where"),
+        description="Arms whose evidence maps those of `arm` have to lie above.",
     )
     alignment_controls: tuple[str, ...] = Field(
         default=("shuffled_teacher", "template"),

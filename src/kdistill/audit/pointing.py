@@ -67,7 +67,11 @@ def method_row(measure: str, method: Method, boot: PatientBootstrap) -> tuple[Au
 
 
 def pointing_rows(
-    attention: Mapping[str, Method], others: Sequence[Method], arm: str, boot: PatientBootstrap
+    attention: Mapping[str, Method],
+    others: Sequence[Method],
+    arm: str,
+    boot: PatientBootstrap,
+    other_arms: Sequence[str] = (),
 ) -> Iterator[AuditRow]:
     """Scores of every arm's evidence maps and of the other methods; then `arm` against each of those.
 
@@ -76,6 +80,7 @@ def pointing_rows(
         others: Saliency methods and the two maps that see no image.
         arm: The arm whose evidence maps have to lie above the others.
         boot: Patient resamples.
+        other_arms: Arms whose evidence maps `arm`'s have to lie above.
     """
     for measure in MEASURES:
         for method in (*attention.values(), *others):
@@ -85,6 +90,13 @@ def pointing_rows(
                 yield _against(measure, attention[arm], other, boot)
             else:
                 yield not_run(f"{measure}_vs_{other.name}", arm, f"the recipe has no arm {arm} with evidence maps")
+        for name in other_arms:
+            if missing := [a for a in (arm, name) if a not in attention]:
+                reason = f"the recipe has no arm {missing[0]} with evidence maps"
+                yield not_run(f"{measure}_vs_{name}", arm, reason)
+            else:
+                row = _against(measure, attention[arm], attention[name], boot)
+                yield row.model_copy(update={"test": f"{measure}_vs_{name}"})
 
 
 def _against(measure: str, mine: Method, other: Method, boot: PatientBootstrap) -> AuditRow:
