@@ -154,6 +154,18 @@ def test_blank_image_arm_is_blind(
     assert len({row["findings"] for row in table}) == 1
 
 
+def test_arms_of_one_more_term_are_trained_and_published(
+    world: ToyDirs, tiny: StudentConfig, dense: DistillationConfig, tmp_path: Path
+) -> None:
+    """From folders to folders; the arm of the student's own texts loads the teacher and leaves it as published."""
+    teacher = (world.teacher / "model/model.safetensors").read_bytes()
+    for arm, term in (("consistency",) * 2, ("counterfactual",) * 2, ("on_policy", "token")):
+        stage = build(world, tiny, dense.model_copy(update={"num_image_visits": 16}), f"full_{arm}", tmp_path / arm)
+        lines = [json.loads(line) for line in (stage.dir / "history.jsonl").read_text().splitlines()]
+        assert any(line.get(f"{term}_loss", 0) > 0 for line in lines) and len(rows(stage)) == 16
+    assert (world.teacher / "model/model.safetensors").read_bytes() == teacher
+
+
 def test_an_arm_whose_vision_nothing_would_train_is_refused(
     world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path
 ) -> None:
