@@ -25,12 +25,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedTokenizerBase
 
-from kdistill.distillation.assembly import build_objective
-from kdistill.distillation.collate import Collator, VisitOrder
+from kdistill.distillation.assembly import build_objective, num_patches
+from kdistill.distillation.collate import Collator, Visit, VisitOrder
 from kdistill.distillation.config import ARMS, DistillationConfig, Term
 from kdistill.distillation.objective import Objective
-from kdistill.distillation.regions import RegionTable, region_of
-from kdistill.distillation.targets import SIDE_CODES, TeacherTargets, TrainingTargets
+from kdistill.distillation.regions import RegionMasks, RegionTable, region_of
+from kdistill.distillation.targets import SIDE_CODES, TrainingTargets
+from kdistill.distillation.teacher_targets import TeacherTargets
+from kdistill.distillation.trainer import trains_in_bf16
 from kdistill.distillation.validation import move
 from kdistill.observations import INDEX, NUM_OBSERVATIONS
 from kdistill.records import RationaleEntry, Side, Study
@@ -77,9 +79,9 @@ class Contestant:
     optimiser: torch.optim.Optimizer
     bf16: bool
 
-    def step(self, numbers: Sequence[int]) -> int:
+    def step(self, visits: Sequence[Visit]) -> int:
         """One training step; returns the target tokens in it."""
-        batch = move(self.collator(numbers), self.model.device)
+        batch = move(self.collator(visits), self.model.device)
         counts = self.objective.counts(batch)
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             losses = self.objective.losses(self.model, batch, counts)
@@ -127,6 +129,7 @@ def make_targets(
         studies=tuple(studies),
         image_rows=np.arange(len(plans)),
         labels=labels,
+        blanks=np.zeros(labels.shape, dtype=bool),
         sides=sides,
         reports=tuple(reports),
         rationales=tuple(rationales),
@@ -134,6 +137,7 @@ def make_targets(
         regions=regions,
         region_table=table,
         statements=statements,
+        joined=(None,) * len(plans),
         teacher=_teacher_arrays(offsets, len(tokenizer), len(bank.facts)),
     )
 
@@ -211,10 +215,11 @@ def _contestant(
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     model.pack_texts()
-    objective = build_objective(ARMS["full"].model_copy(update={"terms": terms}), config, targets, model)
-    collator = Collator(images, targets, model.config, config.texts_per_chunk)
+    objective = build_objective(ARMS["full"].model_copy(update={"terms": terms}), config, targets)
+    masks = RegionMasks(targets.region_table, num_patches(model)) if "where" in terms else None
+    collator = Collator(images, targets, model.config, config.texts_per_chunk, region_masks=masks)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
-    return Contestant(name, model, objective, collator, optimiser, config.bf16)
+    return Contestant(name, model, objective, collator, optimiser, trains_in_bf16(config.bf16))
 
 
 class Timing(NamedTuple):

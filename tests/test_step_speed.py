@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from kdistill.distillation.collate import Visit
 from kdistill.distillation.config import ARMS
 
 
@@ -17,8 +18,9 @@ def test_both_steps_read_the_same_texts() -> None:
     sys.modules["step_speed"] = module  # its dataclasses look their module up
     spec.loader.exec_module(module)
     first, second, order = module.contestants(module.Sizes(num_studies=4, batch_size=2, size_px=32, num_articles=10))
+    visits = [Visit(0), Visit(1)]
     assert set(first.objective.weights) == set(ARMS["full"].terms)
     assert set(first.objective.weights) - set(second.objective.weights) == module.TEACHER_TERMS
-    assert first.step([0, 1]) == second.step([0, 1]) > 50
+    assert first.step(visits) == second.step(visits) > 50
     lines = list(module.table(module.race(first, second, order, rounds=1, steps=1, size=2)))
     assert lines[-1].startswith("ratio ") and len(lines) == 5
