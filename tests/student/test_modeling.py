@@ -222,3 +222,13 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     save_file({k: v for k, v in tensors.items() if k != removed}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match=removed.replace(".", r"\.")):
         load_student(tmp_path)
+
+
+def test_states_begin_at_the_decoders_own_names() -> None:
+    model = small_student(conclusions="decided")
+    names = torch.randn(14, model.observation_prefix.states.shape[1])
+    model.observation_prefix.start_from_names(names)
+    states = model.observation_prefix.states
+    torch.testing.assert_close(functional.cosine_similarity(states, names), torch.ones(14))
+    torch.testing.assert_close(states.square().mean(1), torch.ones(14))
+    small_student(conclusions="none").observation_prefix.start_from_names(names)  # nothing to start
