@@ -10,10 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from queue import Queue
+from threading import Event
 
 import pytest
 
 from kdistill.artifact import find_stages, lock_run, read_manifest, verify_stage
+from kdistill.interrupt import Interrupted
+from kdistill.pipeline.recipe import load_recipe
+from kdistill.pipeline.run import _student_in_worker
 from kdistill.records import write_jsonl
 from kdistill.studies.phantom.knowledge import probe_items
 
@@ -194,6 +199,18 @@ def test_sigterm_saves_and_stops_with_143(tiny_run, tmp_path):
     assert process.returncode == 143 and "--resume" in error and "Traceback" not in error
     kdistill("teacher", "train", str(recipe), "--out", str(run))
     assert identities(run)["teacher"] == identities(finished)["teacher"]
+
+
+def test_a_worker_between_two_students_stops_too(tiny_run):
+    """A signal that finds it there is ignored; it has to see the flag before it begins the next one."""
+    recipe, run = tiny_run
+    stopping = Event()
+    stopping.set()
+    text = load_recipe(str(recipe)).model_dump_json()
+    messages: Queue[tuple] = Queue()
+    with pytest.raises(Interrupted):
+        _student_in_worker(text, str(run), "full", 0, messages, stopping)
+    assert messages.empty() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_any_folder_runs_through_the_same_recipe_by_one_line(tmp_path):

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol
 
 from kdistill.artifact import is_current, lock_run, open_stage
@@ -215,15 +216,15 @@ def _make_side_by_side(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, _pool(recipe.processes) as pool:
-        messages = manager.Queue()
+        messages, stopping = manager.Queue(), manager.Event()
         text = recipe.model_dump_json()
         futures: dict[Future[None], str] = {}
         for arm, seed in keys:
-            futures[pool.submit(_student_in_worker, text, str(run.dir), arm, seed, messages)] = (
+            futures[pool.submit(_student_in_worker, text, str(run.dir), arm, seed, messages, stopping)] = (
                 f"student/{arm}/seed-{seed}"
             )
         try:
-            _wait(futures, messages, watcher, signals)
+            _wait(futures, messages, stopping, watcher, signals)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -241,7 +242,9 @@ def _leave_signals_to_parent() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _wait(futures: dict[Future[None], str], messages: object, watcher: Watcher, signals: SignalWatch) -> None:
+def _wait(
+    futures: dict[Future[None], str], messages: object, stopping: Event, watcher: Watcher, signals: SignalWatch
+) -> None:
     import queue
 
     pending = set(futures)
@@ -254,6 +257,7 @@ def _wait(futures: dict[Future[None], str], messages: object, watcher: Watcher, 
             pass
         if signals.received is not None and not told:
             told = True
+            stopping.set()  # before the signal: a worker between two students ignores it, and looks here next
             _tell_workers()
         for future in [f for f in pending if f.done()]:
             pending.discard(future)
@@ -283,7 +287,7 @@ def _settle(future: Future[None], name: str, watcher: Watcher) -> None:
     watcher.finished(name, skipped=False)
 
 
-def _student_in_worker(recipe_json: str, run_dir: str, arm: str, seed: int, messages: object) -> None:
+def _student_in_worker(recipe_json: str, run_dir: str, arm: str, seed: int, messages: object, stopping: Event) -> None:
     """Make one student in a process of its own (the run's lock is held by the parent)."""
     import torch
 
@@ -300,5 +304,7 @@ def _student_in_worker(recipe_json: str, run_dir: str, arm: str, seed: int, mess
             messages.put(("moved", stage.name, done, total))  # type: ignore[attr-defined]
 
     with SignalWatch((signal.SIGTERM,)) as signals:
+        if stopping.is_set():
+            raise Interrupted(signal.SIGTERM)
         messages.put(("started", stage.name, 0, 0))  # type: ignore[attr-defined]
         publish_stage(stage, signals.watched(moved))
