@@ -13,7 +13,7 @@ from kdistill.checkpoints import newest_verified
 from kdistill.distillation.assembly import student_tokenizer
 from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.distillation.targets import check_vocabularies
-from kdistill.distillation.trainer import train
+from kdistill.distillation.trainer import Plan, train
 from kdistill.errors import ConfigError
 from kdistill.student.config import StudentConfig
 from kdistill.student.modeling import load_student
@@ -66,9 +66,8 @@ def stepwise(short: DistillationConfig) -> DistillationConfig:
 
 
 def run(parts: Parts, config: DistillationConfig, folder: Path, **options: Any) -> list[dict[str, float]]:
-    return train(
-        parts.model, parts.objective, parts.collator, config, num_steps=STEPS, seed=0, checkpoints_dir=folder, **options
-    )
+    plan = Plan(num_steps=STEPS, seed=0, checkpoints_dir=folder, **options)
+    return train(parts.model, parts.objective, parts.collator, config, plan)
 
 
 def weights(parts: Parts) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from kdistill.checkpoints import newest_verified
 from kdistill.distillation.config import ARMS, DistillationConfig
-from kdistill.distillation.trainer import DivergedError, train
+from kdistill.distillation.trainer import DivergedError, Plan, train
 from kdistill.student.config import StudentConfig
 from kdistill.student.modeling import load_student
 
@@ -22,17 +22,8 @@ class Killed(Exception):
 
 
 def run(parts: Parts, config: DistillationConfig, folder: Path, steps: int = 6, **options: object) -> list[dict]:
-    return train(
-        parts.model,
-        parts.objective,
-        parts.collator,
-        config,
-        num_steps=steps,
-        seed=0,
-        checkpoints_dir=folder,
-        draw=parts.draw,
-        **options,
-    )
+    plan = Plan(num_steps=steps, seed=0, checkpoints_dir=folder, draw=parts.draw, **options)
+    return train(parts.model, parts.objective, parts.collator, config, plan)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from kdistill.artifact import StageWriter
 from kdistill.checkpoints import newest_verified
 from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.distillation.stage import VISION_SIDE, build_student
-from kdistill.distillation.trainer import train, training_arguments
+from kdistill.distillation.trainer import Plan, train, training_arguments
 from kdistill.distillation.two_stages import (
     Stages,
     load_vision_side,
@@ -44,17 +44,8 @@ def student(tiny: StudentConfig) -> StudentConfig:
 
 
 def run(parts: Parts, config: DistillationConfig, folder: Path, **options: object) -> list[dict]:
-    return train(
-        parts.model,
-        parts.objective,
-        parts.collator,
-        config,
-        num_steps=STEPS,
-        seed=0,
-        checkpoints_dir=folder,
-        switch_step=SWITCH,
-        **options,
-    )
+    plan = Plan(num_steps=STEPS, seed=0, checkpoints_dir=folder, switch_step=SWITCH, **options)
+    return train(parts.model, parts.objective, parts.collator, config, plan)
 
 
 def copy(model: torch.nn.Module) -> State:
@@ -166,7 +157,7 @@ def test_a_reasoning_stage_without_texts_leaves_the_vision_side(
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant_with_warmup"])
 def test_each_stage_has_a_schedule_of_its_own(schedule: str, tmp_path: Path) -> None:
     config = DistillationConfig(schedule=schedule, warmup_share=0.25)
-    arguments = training_arguments(config, num_steps=12, seed=0, checkpoints_dir=tmp_path, micro_batch=16)
+    arguments = training_arguments(config, Plan(num_steps=12, seed=0, checkpoints_dir=tmp_path), micro_batch=16)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     multiplier = two_stage_schedule(optimizer, arguments, config.warmup_share, (8, 4)).lr_lambdas[0]
     rise = [0.0, 0.5]

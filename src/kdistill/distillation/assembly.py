@@ -40,6 +40,17 @@ def active_terms(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
     return arm.model_copy(update={"terms": terms, "on_policy": on_policy})
 
 
+def refuse_unfounded(name: str, arm: ArmConfig, student: StudentConfig) -> None:
+    """What an arm would learn, or be told, from something that nothing trains.
+
+    Raises:
+        ConfigError: There is such a thing.
+    """
+    refuse_untrained_vision(name, arm, student)
+    refuse_unfounded_conclusions(name, arm, student)
+    refuse_unfounded_terms(name, arm)
+
+
 def refuse_untrained_vision(name: str, arm: ArmConfig, student: StudentConfig) -> None:
     """An arm of texts alone learns to see through its texts, or not at all.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,7 @@ from kdistill.distillation.assembly import (
     build_region_masks,
     privileged_teacher,
     query_embeddings,
-    refuse_unfounded_conclusions,
-    refuse_unfounded_terms,
-    refuse_untrained_vision,
+    refuse_unfounded,
     step_draws,
     student_tokenizer,
     teacher_width,
@@ -34,7 +32,7 @@ from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
 from kdistill.distillation.targets import build_targets
 from kdistill.distillation.thresholds import choose_thresholds
-from kdistill.distillation.trainer import train
+from kdistill.distillation.trainer import Plan, train
 from kdistill.distillation.two_stages import save_vision_side, switch_step
 from kdistill.distillation.validation import Validation
 from kdistill.errors import InputError
@@ -101,59 +99,80 @@ def build_student(
     if settings.kind != "trained":
         _build_reference(stage, config, settings, arm, seed, studies_dir, read_student_dir)
         return
-    refuse_untrained_vision(arm, settings, student)
-    refuse_unfounded_conclusions(arm, settings, student)
-    refuse_unfounded_terms(arm, settings)
+    refuse_unfounded(arm, settings, student)
+    folders = _Folders(studies_dir, labels_dir, rationales_dir, teacher_dir)
     tokenizer = student_tokenizer(student, settings, teacher_dir)
-    studies = _split(studies_dir, "train")
-    targets = build_targets(
-        studies,
-        settings,
-        config,
-        tokenizer,
-        labels_dir=labels_dir,
-        rationales_dir=rationales_dir,
-        seed=seed,
-        count=stage.count,
-        text_order=text_order_of(settings, student),
-    )
-    model = build_model(
-        student,
-        tokenizer,
-        teacher_model_dir=teacher_dir / MODEL,
-        seed=seed,
-        reasoning_input=settings.reasoning_input,
-        text_order=text_order_of(settings, student),
-        teacher_hidden_size=teacher_width(settings, targets),
-        query_embeddings=query_embeddings(settings, student, rationales_dir),
-    )
-    stage.log("student", parameters=dict(model.parts()), terms=list(settings.terms), steps=config.num_steps(arm))
-    validation = Validation.load(studies_dir, labels_dir, rationales_dir, settings, config, tokenizer, model)
-    images = load_images(studies_dir)
-    masks = build_region_masks(settings, config, targets, model, images, stage.count)
-    switch = _switch_step(stage, config, settings, arm)
-    history = train(
-        model,
-        build_objective(settings, config, targets, privileged_teacher(settings, config, teacher_dir, studies)),
-        Collator(images, targets, model.config, config.texts_per_chunk, settings.blank_image, masks),
-        config,
-        num_steps=config.num_steps(arm),
-        seed=seed,
-        checkpoints_dir=stage.dir / CHECKPOINTS,
-        text_every=config.arm_text_every(settings),
-        switch_step=switch,
-        on_switch=lambda trained: save_vision_side(trained, stage.dir / VISION_SIDE),
-        draw=step_draws(settings, config, tokenizer, seed),
-        validate=validation,
-        on_progress=on_progress,
-    )
-    write_jsonl(stage.dir / HISTORY, history)
+    model = _train(stage, config, student, settings, arm, seed, tokenizer, folders, on_progress)
     stage.device = model.device.type
     tokenizer.save_pretrained(stage.dir / MODEL)
     predictor = _predictor(model, tokenizer, settings, config)
     _save_model(stage.dir / MODEL, predictor, config, settings, studies_dir, labels_dir, rationales_dir)
     _predict_studies(stage, predictor, studies_dir, arm, seed)
     _predict_pairs(stage, predictor, studies_dir, arm, seed)
+
+
+class _Folders(NamedTuple):
+    """The stages that a student reads."""
+
+    studies: Path
+    labels: Path
+    rationales: Path
+    teacher: Path
+
+
+def _train(
+    stage: StageWriter,
+    config: DistillationConfig,
+    student: StudentConfig,
+    arm: ArmConfig,
+    name: str,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    folders: _Folders,
+    on_progress: Progress | None,
+) -> KDistillStudent:
+    """Build the student and train it; its history is written."""
+    studies = _split(folders.studies, "train")
+    order = text_order_of(arm, student)
+    targets = build_targets(
+        studies,
+        arm,
+        config,
+        tokenizer,
+        labels_dir=folders.labels,
+        rationales_dir=folders.rationales,
+        seed=seed,
+        count=stage.count,
+        text_order=order,
+    )
+    model = build_model(
+        student,
+        tokenizer,
+        teacher_model_dir=folders.teacher / MODEL,
+        seed=seed,
+        reasoning_input=arm.reasoning_input,
+        text_order=order,
+        teacher_hidden_size=teacher_width(arm, targets),
+        query_embeddings=query_embeddings(arm, student, folders.rationales),
+    )
+    stage.log("student", parameters=dict(model.parts()), terms=list(arm.terms), steps=config.num_steps(name))
+    images = load_images(folders.studies)
+    masks = build_region_masks(arm, config, targets, model, images, stage.count)
+    plan = Plan(
+        num_steps=config.num_steps(name),
+        seed=seed,
+        checkpoints_dir=stage.dir / CHECKPOINTS,
+        text_every=config.arm_text_every(arm),
+        switch_step=_switch_step(stage, config, arm, name),
+        on_switch=lambda trained: save_vision_side(trained, stage.dir / VISION_SIDE),
+        draw=step_draws(arm, config, tokenizer, seed),
+        validate=Validation.load(*folders[:3], arm, config, tokenizer, model),
+        on_progress=on_progress,
+    )
+    objective = build_objective(arm, config, targets, privileged_teacher(arm, config, folders.teacher, studies))
+    collator = Collator(images, targets, model.config, config.texts_per_chunk, arm.blank_image, masks)
+    write_jsonl(stage.dir / HISTORY, train(model, objective, collator, config, plan))
+    return model
 
 
 def _split(studies_dir: Path, split: str) -> list[Study]:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -186,25 +187,51 @@ def trains_in_bf16(wanted: bool | None) -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def training_arguments(
-    config: DistillationConfig, *, num_steps: int, seed: int, checkpoints_dir: Path, micro_batch: int
-) -> TrainingArguments:
+@dataclass(frozen=True)
+class Plan:
+    """What one training follows beside the recipe's settings.
+
+    Attributes:
+        num_steps: Optimiser steps.
+        seed: Seed of the order (and of dropout).
+        checkpoints_dir: Where checkpoints are kept, and found after an interruption.
+        text_every: Of so many visits one decodes texts.
+        switch_step: Steps of the visual stage, after which the vision side is held still and the texts begin (see
+            `two_stages`); None trains all terms together.
+        on_switch: Called with the model at the end of the visual stage.
+        draw: What each step draws at random, by its number.
+        validate: Figures to log on the way; must not draw random numbers.
+        on_progress: Called with (steps done, steps in all).
+    """
+
+    num_steps: int
+    seed: int
+    checkpoints_dir: Path
+    text_every: int = 1
+    switch_step: int | None = None
+    on_switch: Callable[[KDistillStudent], None] | None = None
+    draw: DrawForStep | None = None
+    validate: Validate | None = None
+    on_progress: Callable[[int, int], None] | None = None
+
+
+def training_arguments(config: DistillationConfig, plan: Plan, micro_batch: int) -> TrainingArguments:
     """Trainer's settings: no printing, no trackers, one process unless torchrun starts more."""
     return TrainingArguments(
-        output_dir=str(checkpoints_dir),
-        max_steps=num_steps,
+        output_dir=str(plan.checkpoints_dir),
+        max_steps=plan.num_steps,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=config.batch_size // micro_batch,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
-        warmup_steps=round(config.warmup_share * num_steps),
+        warmup_steps=round(config.warmup_share * plan.num_steps),
         weight_decay=config.weight_decay,
         adam_beta2=0.98,  # a run of some hundred steps ends before 0.999 has forgotten its start
         max_grad_norm=config.max_grad_norm,
         bf16=trains_in_bf16(config.bf16),
         use_cpu=not torch.cuda.is_available(),
-        seed=seed,
-        data_seed=seed,
+        seed=plan.seed,
+        data_seed=plan.seed,
         logging_strategy="steps",
         logging_steps=config.logging_steps,
         save_strategy="steps",
@@ -220,20 +247,7 @@ def training_arguments(
 
 
 def train(
-    model: KDistillStudent,
-    objective: Objective,
-    collator: Collator,
-    config: DistillationConfig,
-    *,
-    num_steps: int,
-    seed: int,
-    checkpoints_dir: Path,
-    text_every: int = 1,
-    switch_step: int | None = None,
-    on_switch: Callable[[KDistillStudent], None] | None = None,
-    draw: DrawForStep | None = None,
-    validate: Validate | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    model: KDistillStudent, objective: Objective, collator: Collator, config: DistillationConfig, plan: Plan
 ) -> list[dict[str, float]]:
     """Train a student in place; goes on from the newest checkpoint that verifies. Adapters are merged at the end.
 
@@ -244,54 +258,24 @@ def train(
         objective: The arm's terms.
         collator: Images and targets.
         config: Rates, sizes, intervals.
-        num_steps: Optimiser steps.
-        seed: Seed of the order (and of dropout).
-        checkpoints_dir: Where checkpoints are kept, and found after an interruption.
-        text_every: Of so many visits one decodes texts.
-        switch_step: Steps of the visual stage, after which the vision side is held still and the texts begin (see
-            `two_stages`); None trains all terms together.
-        on_switch: Called with the model at the end of the visual stage.
-        draw: What each step draws at random, by its number.
-        validate: Figures to log on the way; must not draw random numbers.
-        on_progress: Called with (steps done, steps in all).
+        plan: Steps, seed, stages, and who is told.
 
     Returns:
         The history, one mapping a line.
 
     Raises:
         DivergedError: The loss is not finite.
-        Interrupted: `on_progress` raised it; a checkpoint was saved first.
+        Interrupted: `plan.on_progress` raised it; a checkpoint was saved first.
     """
     refuse_cut_statistics(model, config.batch_size, config.micro_batch)
     if config.pack_texts and not model.pack_texts():
         logger.info("the decoder cannot keep texts of one row apart: every text is padded to its chunk's longest")
     if config.gradient_checkpointing:
         model.checkpoint_activations()
-    stages = Stages(objective, switch_step)
-    micro_batch = config.micro_batch
+    stages, micro_batch = Stages(objective, plan.switch_step), config.micro_batch
     while True:
         try:
-            model.hold(None)  # or the optimiser would not know what was held when memory ran out
-            watch = ReportProgress(on_progress, stop_every=config.logging_steps)
-            trainer = _trainer(
-                model,
-                stages,
-                collator,
-                config,
-                num_steps,
-                seed,
-                checkpoints_dir,
-                text_every,
-                draw,
-                validate,
-                watch,
-                micro_batch,
-            )
-            if switch_step is not None:
-                trainer.add_callback(HoldSides(model, switch_step, on_switch))
-            checkpoint = newest_verified(checkpoints_dir)
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            watch.reraise()
+            history = _train_once(model, stages, collator, config, plan, micro_batch)
             break
         except torch.OutOfMemoryError:
             if micro_batch == 1 or micro_batch % 2 or has_batch_statistics(model):
@@ -302,11 +286,27 @@ def train(
     model.merge_adapters()
     model.eval()
     # Sorted keys: a resumed run reads the older lines back from trainer_state.json, in another order.
-    return [
-        {key: line[key] for key in sorted(line) if key not in _UNKEPT}
-        for line in trainer.state.log_history
-        if _kept(line)
-    ]
+    return [{key: line[key] for key in sorted(line) if key not in _UNKEPT} for line in history if _kept(line)]
+
+
+def _train_once(
+    model: KDistillStudent,
+    stages: Stages,
+    collator: Collator,
+    config: DistillationConfig,
+    plan: Plan,
+    micro_batch: int,
+) -> list[dict[str, float]]:
+    model.hold(None)  # or the optimiser would not know what was held when memory ran out
+    watch = ReportProgress(plan.on_progress, stop_every=config.logging_steps)
+    trainer = _trainer(model, stages, collator, config, plan, watch, micro_batch)
+    if plan.switch_step is not None:
+        trainer.add_callback(HoldSides(model, plan.switch_step, plan.on_switch))
+    checkpoint = newest_verified(plan.checkpoints_dir)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    watch.reraise()
+    history: list[dict[str, float]] = trainer.state.log_history
+    return history
 
 
 def has_batch_statistics(model: nn.Module) -> bool:
@@ -337,33 +337,25 @@ def _trainer(
     stages: Stages,
     collator: Collator,
     config: DistillationConfig,
-    num_steps: int,
-    seed: int,
-    checkpoints_dir: Path,
-    text_every: int,
-    draw: DrawForStep | None,
-    validate: Validate | None,
+    plan: Plan,
     progress: ReportProgress,
     micro_batch: int,
 ) -> DistillationTrainer:
     watch = _Watch()
     num_studies = len(collator.targets.studies)
-    arguments = training_arguments(
-        config, num_steps=num_steps, seed=seed, checkpoints_dir=checkpoints_dir, micro_batch=micro_batch
-    )
     trainer = DistillationTrainer(
         stages=stages,
         warmup_share=config.warmup_share,
-        order=VisitOrder(num_studies, num_steps * config.batch_size, seed, text_every),
-        draw=draw,
-        last_good_dir=checkpoints_dir / "last-good",
+        order=VisitOrder(num_studies, plan.num_steps * config.batch_size, plan.seed, plan.text_every),
+        draw=plan.draw,
+        last_good_dir=plan.checkpoints_dir / "last-good",
         model=model,
-        args=arguments,
+        args=training_arguments(config, plan, micro_batch),
         train_dataset=Visits(num_studies),
         data_collator=collator,
         callbacks=[watch, SealCheckpoints(), progress],
     )
-    watch.trainer, watch.validate, watch.validation_steps = trainer, validate, config.validation_steps
+    watch.trainer, watch.validate, watch.validation_steps = trainer, plan.validate, config.validation_steps
     trainer.remove_callback(PrinterCallback)  # only cli/ prints
     transformers_logging.disable_progress_bar()
     return trainer
