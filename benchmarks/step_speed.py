@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdistill.distillation.assembly import build_objective, num_patches
 from kdistill.distillation.collate import Collator, Visit, VisitOrder
-from kdistill.distillation.config import ARMS, DistillationConfig, Term
+from kdistill.distillation.config import ARMS, DistillationConfig, Term, TermWeights
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.regions import RegionMasks, RegionTable, region_of
 from kdistill.distillation.targets import SIDE_CODES, TrainingTargets
@@ -172,7 +172,8 @@ def contestants(sizes: Sizes) -> tuple[Contestant, Contestant, VisitOrder]:
     texts += [article.text for article in write_literature(0, sizes.num_articles)]
     teacher = FromScratchTeacher()
     tokenizer = train_tokenizer(texts, teacher.vocab_size)
-    config = DistillationConfig(batch_size=sizes.batch_size, micro_batch=sizes.batch_size)
+    weights = TermWeights(semantic=0.5)  # off by default; what it costs is measured all the same
+    config = DistillationConfig(batch_size=sizes.batch_size, micro_batch=sizes.batch_size, weights=weights)
     targets = make_targets(plans, studies, tokenizer, config)
     pair = [
         _contestant(name, terms, targets, images, tokenizer, config, sizes, teacher)

@@ -11,6 +11,7 @@ from kdistill.distillation.config import (
     CounterfactualConfig,
     DistillationConfig,
     OnPolicyConfig,
+    TermWeights,
 )
 from kdistill.student.config import CnnVisionConfig, LlamaLanguageConfig, StudentConfig
 
@@ -49,6 +50,7 @@ def short() -> DistillationConfig:
         checkpoint_steps=3,
         validation_steps=3,
         max_new_tokens=12,
+        weights=TermWeights(semantic=0.5),  # off by default, and tested all the same
     )
 
 

@@ -55,12 +55,12 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert history == expected
 
 
-def test_history_holds_every_term(uninterrupted: tuple) -> None:
+def test_history_holds_every_term(uninterrupted: tuple, short: DistillationConfig) -> None:
     _, history = uninterrupted
     assert [line["step"] for line in history] == [1, 2, 3, 4, 5, 6]
     for term in ("report", "label", "side", "rationale", "token", "semantic", "where"):
         assert history[-1][f"{term}_loss"] > 0
-    weights = DistillationConfig().weights.model_dump()
+    weights = short.weights.model_dump()
     total = sum(weights[term] * history[2][f"{term}_loss"] for term in ARMS["full"].terms)
     assert history[2]["loss"] == pytest.approx(total, rel=1e-5)
 

@@ -14,6 +14,7 @@ from queue import Queue
 from threading import Event
 
 import pytest
+import yaml
 
 from kdistill.artifact import find_stages, lock_run, read_manifest, verify_stage
 from kdistill.interrupt import Interrupted
@@ -108,6 +109,19 @@ def test_seeds_and_arms_may_be_added_to_a_run_but_not_taken_away(tiny_run, tmp_p
     assert done.stderr.count("up to date") == len(STAGES) - 3  # all but evaluation, audit and report
     done = kdistill("run", str(recipe), "--out", str(longer), "--resume", check=3)
     assert "distillation.arms" in done.stderr
+
+
+def test_a_run_of_an_earlier_version_goes_on_under_new_settings_at_their_defaults(tiny_run, tmp_path):
+    recipe, run = tiny_run
+    older = tmp_path / "run"
+    shutil.copytree(run, older)
+    saved = yaml.safe_load((older / "recipe.yaml").read_text())
+    del saved["audit"]["map_baselines"], saved["distillation"]["text_every"]
+    (older / "recipe.yaml").write_text(yaml.safe_dump(saved))
+    done = kdistill("run", str(recipe), "--out", str(older), "--resume")
+    assert done.stderr.count("up to date") == len(STAGES)
+    done = kdistill("run", str(recipe), "distillation.text_every=2", "--out", str(older), "--resume", check=3)
+    assert "distillation.text_every" in done.stderr
 
 
 def test_resume_of_a_finished_run_makes_nothing(tiny_run):

@@ -17,10 +17,10 @@ from threading import Event
 from typing import Any, Protocol
 
 from kdistill.artifact import is_current, lock_run, open_stage
-from kdistill.config import dump_yaml, parse_yaml
+from kdistill.config import dump_yaml
 from kdistill.errors import EnvironmentFault, PolicyError
 from kdistill.interrupt import Interrupted, SignalWatch
-from kdistill.pipeline.recipe import Recipe
+from kdistill.pipeline.recipe import Recipe, load_recipe
 from kdistill.pipeline.stages import (
     RunFolder,
     Stage,
@@ -146,9 +146,10 @@ def _empty(run_dir: Path) -> None:
 def _refuse_other_recipe(recipe: Recipe, saved: Path) -> None:
     """A resumed run must not mix two recipes. `processes` may differ: it changes no result.
 
-    Arms and seeds may be added: no student depends on which others there are.
+    Arms and seeds may be added: no student depends on which others there are. A setting that did not exist when the
+    run was made has its default: a saved recipe holds every other one.
     """
-    old = parse_yaml(saved.read_text(encoding="utf-8"), where=saved.name)
+    old = json.loads(load_recipe(str(saved)).model_dump_json())
     new = json.loads(recipe.model_dump_json())
     changed = sorted(set(_differences(old, new)) - {"processes"} - _extended(old, new))
     if changed:
