@@ -103,3 +103,18 @@ def test_what_was_not_measured_is_a_dash(results_table: ModuleType, extracted: d
     extracted["audit"] = []
     assert verdict(results_table, extracted, "4.") is None
     assert results_table.number(-0.05) == "-.050" and results_table.signed(1.0) == "+1.00"
+
+
+def test_readme_shows_the_boxes_as_they_were_measured() -> None:
+    spec = importlib.util.spec_from_file_location("nih_boxes", ROOT / "benchmarks" / "nih_boxes.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = json.loads((ROOT / "benchmarks" / "nih_boxes.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for part in module.table(found).split("\n\n"):
+        assert part in readme
+    whole = module.np.zeros((module.FINE, module.FINE))
+    whole[:128, :128] = 1.0
+    quarter = module.Box(0.0, 0.0, 0.25, 0.5)
+    assert module._held(whole, quarter) == (0.5, 0.5)
