@@ -98,10 +98,10 @@ def _test_size(run: RunFiles) -> list[str]:
 def _primary(run: RunFiles) -> str:
     """The primary endpoint in words, each comparison, passed or failed."""
     found = [c for c in run.comparisons if c.primary and c.average == "micro" and c.uncertain == "positive"]
-    items = []
+    items, absent = [], []
     for c in found:
         if c.difference is None or c.ci95 is None:
-            items.append(f"<li><strong>–</strong> {text(c.arm)} − {text(c.baseline)}: not run: {text(c.reason)}</li>")
+            absent.append(f"{text(c.arm)} − {text(c.baseline)}: not run: {text(c.reason)}")
             continue
         above = c.ci95[0] > 0
         mark = (
@@ -114,6 +114,8 @@ def _primary(run: RunFiles) -> str:
             f"<li>{mark} {text(c.arm)} − {text(c.baseline)}: {c.difference:+.3f}{relative} "
             f'<span class="ci">[{c.ci95[0]:+.3f}, {c.ci95[1]:+.3f}]</span></li>'
         )
+    if absent:  # one line: a demonstration trains few of the arms that the endpoint asks for
+        items.append(f"<li><strong>–</strong> {'; '.join(absent)}</li>")
     if not items:
         return ""
     return f'<h2>Primary endpoint: report F1, 14 observations, micro, U+</h2><ul class="primary">{"".join(items)}</ul>'

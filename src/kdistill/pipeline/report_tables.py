@@ -90,9 +90,10 @@ def comparison_section(comparisons: Sequence[Comparison]) -> str:
     shown.sort(key=lambda c: (not c.primary, c.average != "micro", c.uncertain == "negative"))
     drawn = [c for c in shown if c.difference is not None and c.average == "micro" and c.uncertain != "negative"]
     parts = [forest_plot([_interval(c) for c in drawn], title="Differences between arms")] if drawn else []
-    rows = [_comparison_row(c) for c in shown]
     header = ("Score", "Arm − baseline", "Difference", "Relative", "p", "p (Holm)")
-    parts.append(table(header, rows))
+    parts.append(table(header, [_comparison_row(c) for c in shown if c.difference is not None]))
+    if absent := [_comparison_row(c) for c in shown if c.difference is None]:
+        parts.append(f"<details><summary>{len(absent)} not run</summary>{table(header, absent)}</details>")
     if drawn:
         parts.append(f'<p class="hint">{text(drawn[0].test)}. n = {drawn[0].n} studies.</p>')
     return "".join(parts)
