@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from kdistill.evaluation.config import PrimaryEndpoint
+
 Row = Mapping[str, Any]
 ARMS: Final = (
     "full",
@@ -41,15 +43,7 @@ ARMS: Final = (
     "classifier_template_full",
 )
 #: The baselines of the primary endpoint; all but the first are asked for p (Holm) alone.
-PRIMARY: Final = (
-    "report_only",
-    "report_only_long",
-    "label",
-    "teacher_label",
-    "template",
-    "shuffled_teacher",
-    "classifier_template",
-)
+PRIMARY: Final = PrimaryEndpoint().baselines
 #: What an arm of the ablation leaves out of `full`.
 PARTS: Final = ("where", "rationale", "token", "semantic", "impression")
 #: name -> the value of `uncertain` in its row. Ground truth has no uncertain case, so an AUC has one value.
