@@ -15,11 +15,7 @@ from kdistill.distillation.draws import StepDraws
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.on_policy import PrivilegedTeacher
 from kdistill.distillation.regions import RegionMasks
-from kdistill.distillation.targets import (
-    TrainingTargets,
-    check_vocabularies,
-    load_query_embeddings,
-)
+from kdistill.distillation.targets import TrainingTargets, check_vocabularies, load_query_embeddings
 from kdistill.errors import ConfigError
 from kdistill.records import Study
 from kdistill.student.config import StudentConfig, TextOrder, TransformersLanguageConfig
@@ -95,6 +91,11 @@ def refuse_unfounded_terms(name: str, arm: ArmConfig) -> None:
 
 
 def student_tokenizer(student: StudentConfig, arm: ArmConfig, teacher_dir: Path) -> PreTrainedTokenizerBase:
+    """The teacher's, or that of a decoder of one's own with the section tokens added.
+
+    Raises:
+        ConfigError: The arm has the token term, and the two vocabularies differ.
+    """
     teacher = load_tokenizer(str(teacher_dir / MODEL))
     if not isinstance(student.language, TransformersLanguageConfig):
         return teacher
@@ -111,6 +112,7 @@ def text_order_of(arm: ArmConfig, student: StudentConfig) -> TextOrder:
 
 
 def teacher_width(arm: ArmConfig, targets: TrainingTargets) -> int:
+    """Width of the statement bank, for the semantic projection; 0 for arms without it."""
     if "semantic" not in arm.terms or targets.teacher is None:
         return 0
     return int(targets.teacher.bank.shape[1])
