@@ -31,7 +31,8 @@ from kdistill.sites import Box, boxes, rasterise
 from kdistill.studies.boxes import NihBox, read_nih_boxes
 from kdistill.studies.config import NihStudies
 from kdistill.studies.images import read_grey, to_square
-from kdistill.studies.sources import SourceStudy, read_nih
+from kdistill.studies.sources.common import SourceStudy
+from kdistill.studies.sources.nih_cxr14 import read_nih
 from kdistill.studies.table import split_of
 
 SETS: Final = ("nih_cxr14_subset", "nih_cxr14_extra")
@@ -46,7 +47,7 @@ MEASURES: Final = ("mass inside the box", "peak inside the box")
 def films(data: Path) -> list[tuple[SourceStudy, Path]]:
     """All films of the sets with their files."""
     studies = [study for name in SETS for study in read_nih(NihStudies(path=str(data / name))).studies]
-    return [(item, item.image_paths[0]) for item in studies]
+    return [(item, item.images[0].path) for item in studies]
 
 
 def prepare(data: Path, out: Path) -> None:

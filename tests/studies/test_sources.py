@@ -13,7 +13,9 @@ from kdistill.artifact import open_stage
 from kdistill.errors import InputError, PolicyError
 from kdistill.studies import store
 from kdistill.studies.config import CombinedStudies, CovidNotesStudies, FolderStudies, NihStudies
-from kdistill.studies.sources import read_covid_notes, read_folder, read_nih
+from kdistill.studies.sources.covid_notes import read_covid_notes
+from kdistill.studies.sources.folder import read_folder
+from kdistill.studies.sources.nih_cxr14 import read_nih
 from kdistill.studies.stage import build_studies
 from kdistill.studies.table import split_of
 

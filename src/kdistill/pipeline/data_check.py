@@ -14,8 +14,8 @@ from kdistill.pipeline.recipe import load_recipe
 from kdistill.records import Record, Study
 from kdistill.studies.config import FileSource, FolderStudies, StudiesConfig
 from kdistill.studies.images import read_grey
-from kdistill.studies.sources import SourceStudy
-from kdistill.studies.stage import read_source
+from kdistill.studies.sources.common import SourceStudy
+from kdistill.studies.sources.read import read_source
 
 _LONG_REPORT = 20_000
 
@@ -93,7 +93,7 @@ class _Pixels:
         self._equal = 0
 
     def read(self, item: SourceStudy) -> None:
-        for path in item.image_paths:
+        for path in (image.path for image in item.images):
             self.count += 1
             try:
                 grey = read_grey(path)

@@ -26,6 +26,12 @@ class ImageSource(ConfigModel):
     max_rejected_share: float = Field(
         default=0.05, ge=0, le=1, description="The run fails when a larger share of the listed images cannot be used."
     )
+    first_view: Literal["frontal", "as_listed"] = Field(
+        default="frontal", description="Which image of a study comes first (the student sees the first)."
+    )
+    frontal_only: bool = Field(
+        default=True, description="Leave out studies all of whose images are stated to be no frontal view; counted."
+    )
     validate_share: float = Field(default=0.15, ge=0, lt=1, description="Share of patients (by hash) for validation.")
     test_share: float = Field(default=0.25, ge=0, lt=1, description="Share of patients (by hash) for the test.")
 

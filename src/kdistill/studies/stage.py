@@ -15,15 +15,13 @@ from kdistill.records import Study, Truth, write_jsonl
 from kdistill.studies import store
 from kdistill.studies.config import (
     CombinedStudies,
-    CovidNotesStudies,
     FileSource,
-    FolderStudies,
-    NihStudies,
     PhantomStudies,
     StudiesConfig,
 )
 from kdistill.studies.images import read_image
-from kdistill.studies.sources import SourceStudy, SourceTable, read_covid_notes, read_folder, read_nih, with_images
+from kdistill.studies.sources.common import SourceImage, SourceStudy, with_images
+from kdistill.studies.sources.read import read_source
 
 logger = logging.getLogger(__name__)
 
@@ -54,21 +52,6 @@ def build_studies(
             _build_files(stage, config.sources, on_progress)
         case _:
             _build_files(stage, (config,), on_progress)
-
-
-def read_source(config: FileSource) -> SourceTable:
-    """Read one source's table, without its images.
-
-    Raises:
-        InputError: The table is wrong.
-    """
-    match config:
-        case FolderStudies():
-            return read_folder(config)
-        case NihStudies():
-            return read_nih(config)
-        case CovidNotesStudies():
-            return read_covid_notes(config)
 
 
 def _build_files(stage: StageWriter, sources: tuple[FileSource, ...], on_progress: OnProgress) -> None:
@@ -119,22 +102,23 @@ class _StudyWriter:
 
     def add(self, stage: StageWriter, item: SourceStudy, source: FileSource) -> None:
         """Read a study's images; a study without a usable one is quarantined and counted."""
-        paths, rows = [], []
-        for path in item.image_paths:
+        kept: list[SourceImage] = []
+        rows: list[int] = []
+        for listed in item.images:
             try:
-                image = read_image(path, source.size_px)
+                image = read_image(listed.path, source.size_px)
             except InputError as error:
-                self.reject(stage, path.name, "image_unusable")
+                self.reject(stage, listed.path.name, "image_unusable")
                 logger.warning("quarantined an image: %s", error.what)
                 continue
             rows.append(len(self.images))
-            paths.append(path)
+            kept.append(listed)
             self.images.append(image)
             self._note_pixels(stage, image, item.study)
         if not rows:
             stage.count("rejected_study_without_image")
             return
-        study = with_images(item.study, paths, rows, Path(source.path))
+        study = with_images(item.study, kept, rows, Path(source.path))
         self.studies.append(study)
         stage.count(f"studies_{study.split}")
         if item.truth and study.split == "test":

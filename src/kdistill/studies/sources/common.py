@@ -1,0 +1,118 @@
+"""What a source hands on: studies with the files that hold their images. Nothing is decoded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kdistill.errors import PolicyError
+from kdistill.records import Side, Split, Study, StudyImage
+from kdistill.studies.config import ImageSource
+from kdistill.studies.table import split_of
+
+#: How data sets write frontal projections (compared in capitals, "_" and "-" as spaces).
+_FRONTAL: Final = frozenset(
+    ["PA", "AP", "AP SUPINE", "AP ERECT", "AP AXIAL", "PA ERECT", "FRONTAL", "POSTEROANTERIOR", "ANTEROPOSTERIOR"]
+)
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image file of a study, and what the data set says of it."""
+
+    path: Path
+    view_position: str | None = None
+    dicom_id: str | None = None
+
+    @property
+    def is_frontal(self) -> bool | None:
+        """Whether the view is a frontal projection; None where the data set does not say."""
+        return is_frontal(self.view_position)
+
+
+def is_frontal(view_position: str | None) -> bool | None:
+    """Whether a view is a frontal projection (PA or AP); None for a view that is not stated.
+
+    >>> is_frontal("AP Supine"), is_frontal("LATERAL"), is_frontal("")
+    (True, False, None)
+    """
+    if not view_position:
+        return None
+    return " ".join(view_position.upper().replace("_", " ").replace("-", " ").split()) in _FRONTAL
+
+
+@dataclass
+class SourceStudy:
+    """A study before its images are read. `truth` and `masks` go to evaluation only."""
+
+    study: Study
+    images: list[SourceImage]
+    truth: dict[str, int] = field(default_factory=dict)
+    mask_paths: dict[str, Path] = field(default_factory=dict)
+    sides: dict[str, Side] = field(default_factory=dict)
+
+
+@dataclass
+class SourceTable:
+    """All studies of one source, and what was left out of it and why."""
+
+    studies: list[SourceStudy]
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def choose_images(item: SourceStudy, config: ImageSource) -> SourceStudy | None:
+    """Order a study's images as the recipe asks; None for a study without a frontal image where one is required.
+
+    The first image is the one that the student sees; its view is the study's. The order is stable: images of the same
+    rank keep the data set's order. A view that is not stated counts as possibly frontal: it comes after the known ones.
+    """
+    images = item.images
+    if config.frontal_only and all(image.is_frontal is False for image in images):
+        return None
+    if config.first_view == "frontal":
+        rank = {True: 0, None: 1, False: 2}
+        images = sorted(images, key=lambda image: rank[image.is_frontal])
+    view = images[0].view_position if images else None
+    study = item.study.model_copy(update={"view_position": view or item.study.view_position})
+    return SourceStudy(study, images, item.truth, item.mask_paths, item.sides)
+
+
+def stated_or_hashed_split(stated: str, patient_id: str, config: ImageSource) -> Split:
+    """The split that the data set states, else by a hash of the patient's id."""
+    match stated:
+        case "train" | "validate" | "test":
+            return stated
+        case _:
+            return split_of(patient_id, validate_share=config.validate_share, test_share=config.test_share)
+
+
+def refuse_shared_patients(studies: list[Study]) -> None:
+    """Refuse a table in which a patient stands in more than one split.
+
+    Raises:
+        PolicyError: With the number of such patients; no id is named.
+    """
+    splits: dict[str, set[str]] = {}
+    for study in studies:
+        splits.setdefault(study.patient_id, set()).add(study.split)
+    shared = sum(len(found) > 1 for found in splits.values())
+    if shared:
+        raise PolicyError(
+            f"{shared} patients stand in more than one split: the test would be of patients already seen",
+            remedy="Split by patient, or leave the column `split` out and let a hash of patient_id decide.",
+        )
+
+
+def with_images(study: Study, images: list[SourceImage], rows: list[int], folder: Path) -> Study:
+    """The study with its images' names (relative to the data set's folder) and rows in images.npy."""
+    kept = tuple(
+        StudyImage(
+            image_path=image.path.relative_to(folder).as_posix(),
+            row=row,
+            view_position=image.view_position,
+            dicom_id=image.dicom_id,
+        )
+        for image, row in zip(images, rows, strict=True)
+    )
+    return study.model_copy(update={"images": kept})

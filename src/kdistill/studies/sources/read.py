@@ -1,0 +1,37 @@
+"""Any source, by its kind."""
+
+from __future__ import annotations
+
+from kdistill.studies.config import CovidNotesStudies, FileSource, FolderStudies, NihStudies
+from kdistill.studies.sources.common import SourceTable, choose_images
+from kdistill.studies.sources.covid_notes import read_covid_notes
+from kdistill.studies.sources.folder import read_folder
+from kdistill.studies.sources.nih_cxr14 import read_nih
+
+
+def read_source(config: FileSource) -> SourceTable:
+    """Read one source's table, without its images, each study's images in the order that the recipe asks for.
+
+    Raises:
+        InputError: The table is wrong.
+        PolicyError: A patient stands in two splits.
+    """
+    table = _read(config)
+    chosen = SourceTable([], list(table.left_out))
+    for item in table.studies:
+        kept = choose_images(item, config)
+        if kept is None:
+            chosen.left_out.append((item.study.study_id, "no_frontal_image"))
+        else:
+            chosen.studies.append(kept)
+    return chosen
+
+
+def _read(config: FileSource) -> SourceTable:
+    match config:
+        case FolderStudies():
+            return read_folder(config)
+        case NihStudies():
+            return read_nih(config)
+        case CovidNotesStudies():
+            return read_covid_notes(config)
