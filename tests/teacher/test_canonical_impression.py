@@ -27,8 +27,16 @@ def test_findings_are_named_with_what_is_known_of_them_and_denials_are_left_out(
 def test_a_normal_film_is_said_to_be_one_only_where_the_rationale_says_so() -> None:
     assert canonical_impression([entry("No Finding", "present"), entry("Edema", "absent")]) == "No acute abnormality."
     assert canonical_impression([entry("Edema", "absent")]) == "" == canonical_impression([])
-    both = [entry("No Finding", "present"), entry("Support Devices", "present")]
-    assert canonical_impression(both) == "Support device."
+
+
+def test_a_normal_film_may_hold_a_device_and_nothing_else() -> None:
+    normal, device = entry("No Finding", "present"), entry("Support Devices", "present")
+    text = canonical_impression([normal, device])
+    assert text == "No acute abnormality. Support device."
+    labels = RuleLabeler().label(text)
+    assert (labels["No Finding"], labels["Support Devices"]) == (1, 1)
+    sick = canonical_impression([normal, entry("Edema", "uncertain"), device])
+    assert RuleLabeler().label(sick)["No Finding"] is None
 
 
 def test_the_rule_labeler_reads_every_finding_back() -> None:

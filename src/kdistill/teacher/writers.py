@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from kdistill.observations import INDEX, NO_FINDING
+from kdistill.observations import INDEX, NO_FINDING, SUPPORT_DEVICES
 from kdistill.records import Citation, RationaleEntry
 from kdistill.teacher.retrieval import Quote
 from kdistill.teacher.statements import Fact, of_fact, statement
@@ -69,12 +69,14 @@ def canonical_impression(entries: Sequence[RationaleEntry]) -> str:
     """What the entries come to, one statement a finding: the conclusion that a reader looks for first.
 
     Radiologists often end on a sign and leave its name to the reader, or repeat a normal sentence; here every finding
-    that is present or possible is named. "" where the entries neither find anything nor deny all.
+    that is present or possible is named. A normal film may hold a device (CheXpert's "No Finding" allows it), so that
+    both are said. "" where the entries neither find anything nor deny all.
     """
     found = [e for e in entries if e.state != "absent" and e.observation != NO_FINDING]
     sentences = [statement(e.observation, e.state, e.side, e.zone, e.severity) for e in found]
-    if not sentences and any(e.observation == NO_FINDING for e in entries):
-        sentences = [statement(NO_FINDING, "present")]
+    is_normal = any(e.observation == NO_FINDING for e in entries)
+    if is_normal and all(e.observation == SUPPORT_DEVICES for e in found):
+        sentences.insert(0, statement(NO_FINDING, "present"))
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
