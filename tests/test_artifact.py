@@ -12,6 +12,7 @@ import textwrap
 import pytest
 
 from kdistill.artifact import (
+    adopt_stage,
     find_stages,
     is_current,
     lock_run,
@@ -90,6 +91,23 @@ def test_up_to_date_follows_config_and_inputs(tmp_path):
     assert not is_current(folder, config={"a": 2}, inputs={"in": source})
     publish(source, "changed")
     assert not is_current(folder, config={"a": 1}, inputs={"in": source})
+
+
+def test_a_stage_is_taken_over_only_if_it_is_the_same(tmp_path):
+    there, here = publish(tmp_path / "one" / "s"), tmp_path / "two" / "s"
+    assert not adopt_stage(here, tmp_path / "none", config={"a": 1})
+    assert not adopt_stage(here, there, config={"a": 2})
+    assert not here.exists()
+    assert adopt_stage(here, there, config={"a": 1})
+    assert verify_stage(here) == [] and read_manifest(here) == read_manifest(there)
+    publish(there, "other")  # publishing replaces a folder and never writes into the linked files
+    assert (here / "data.txt").read_text() == "hello"
+
+
+def test_a_damaged_stage_is_not_taken_over(tmp_path):
+    there = publish(tmp_path / "one")
+    (there / "data.txt").write_text("hellO")
+    assert not adopt_stage(tmp_path / "two", there, config={"a": 1})
 
 
 @pytest.mark.parametrize("resumable", [True, False])

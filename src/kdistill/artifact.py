@@ -293,6 +293,50 @@ def is_current(stage_dir: Path, *, config: Any, inputs: Mapping[str, Path] | Non
     return manifest.config_hash == config_hash(config) and manifest.inputs == identities
 
 
+def adopt_stage(
+    stage_dir: Path, made_elsewhere: Path, *, config: Any, inputs: Mapping[str, Path] | None = None
+) -> bool:
+    """Take over a folder that another run published from the same configuration and inputs, in place of making it.
+
+    Files are hard links where the disk allows it (published files are never written again), else copies.
+
+    Args:
+        stage_dir: The folder to publish.
+        made_elsewhere: The other run's folder; it need not exist.
+        config: As in `open_stage`.
+        inputs: As in `open_stage`: this run's own input folders.
+
+    Returns:
+        Whether it was taken over; False where the other folder is absent, damaged or made from something else.
+
+    Raises:
+        EnvironmentFault: The disk refuses a write.
+    """
+    if not is_current(made_elsewhere, config=config, inputs=inputs):
+        return False
+    work = partial_dir(stage_dir)
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(made_elsewhere, work, copy_function=_link_or_copy)
+        _publish(work, stage_dir)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot be written ({error.strerror or error})",
+            where=str(stage_dir),
+            remedy="Free space or choose another --out, then run again with --resume.",
+        ) from error
+    logger.info("took over %s", stage_dir)
+    return True
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def find_stages(run_dir: Path) -> list[Path]:
     """All published stage folders below a run, sorted."""
     return sorted(path.parent for path in run_dir.rglob(MANIFEST) if ".partial" not in str(path))

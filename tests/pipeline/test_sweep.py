@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdistill.artifact import read_manifest
 from kdistill.errors import ConfigError
 from kdistill.evaluation.compare import holm
 from kdistill.pipeline.recipe import load_recipe, recipes_dir
 from kdistill.pipeline.report_plots import Reliability, reliability_plot
+from kdistill.pipeline.run import run_recipe
 from kdistill.pipeline.sweep import find_sweep, load_sweep
 
 from .test_swap import smallest
@@ -40,6 +42,24 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     done = kdistill("run", str(path), "--out", str(out))
     assert done.stdout.strip().splitlines()[-1] == f"page: {out / 'sweep.html'}"
     return path, out
+
+
+def test_a_setting_takes_over_what_another_made_from_the_same(swept: tuple[Path, Path], tmp_path: Path) -> None:
+    path, out = swept
+    _, recipes = load_sweep(path, ["evaluation.num_bootstrap=150"])
+    seen: dict[str, bool] = {}
+
+    class Watch:
+        def started(self, stage: str) -> None: ...
+        def moved(self, stage: str, done: int, total: int) -> None: ...
+        def finished(self, stage: str, *, skipped: bool) -> None:
+            seen[stage] = skipped
+
+    run_recipe(recipes["small"], tmp_path / "run", Watch(), siblings=[out / "large", out / "small"])
+    made = {name for name, skipped in seen.items() if not skipped}
+    assert made == {"evaluation", "audit", "report"}
+    for name in ("teacher", "student/full/seed-0"):
+        assert read_manifest(tmp_path / "run" / name) == read_manifest(out / "small" / name)
 
 
 def test_every_shipped_recipe_and_sweep_parses() -> None:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
-from kdistill.artifact import is_current, lock_run, open_stage
+from kdistill.artifact import MANIFEST, adopt_stage, is_current, lock_run, open_stage
 from kdistill.config import dump_yaml
 from kdistill.errors import EnvironmentFault, PolicyError
 from kdistill.interrupt import Interrupted, SignalWatch
@@ -50,7 +50,13 @@ class Watcher(Protocol):
 
 
 def run_recipe(
-    recipe: Recipe, run_dir: Path, watcher: Watcher, *, resume: bool = False, fresh: bool = False
+    recipe: Recipe,
+    run_dir: Path,
+    watcher: Watcher,
+    *,
+    resume: bool = False,
+    fresh: bool = False,
+    siblings: Sequence[Path] = (),
 ) -> RunFolder:
     """Make every stage of a recipe below `run_dir`.
 
@@ -60,6 +66,8 @@ def run_recipe(
         watcher: Told of progress.
         resume: Go on with an existing run of the same recipe.
         fresh: Delete an existing run first.
+        siblings: Folders of other runs. A stage that one of them made from the same settings and inputs is taken over:
+            settings of a sweep that differ in the students alone train one teacher.
 
     Returns:
         The run's folder.
@@ -73,11 +81,25 @@ def run_recipe(
     with lock_run(run_dir), SignalWatch() as signals, _single_threaded(recipe.threads):
         _claim(recipe, run_dir, resume=resume, fresh=fresh)
         for stage in base_stages(recipe, run):
+            _adopt(stage, run, siblings)
             make_stage(stage, watcher, signals)
+        for arm, seed in student_keys(recipe):
+            _adopt(student_stage(recipe, run, arm, seed), run, siblings)
         _make_students(recipe, run, watcher, signals)
         for stage in closing_stages(recipe, run):
             make_stage(stage, watcher, signals)
     return run
+
+
+def _adopt(stage: Stage, run: RunFolder, siblings: Sequence[Path]) -> None:
+    """Take a stage from the first sibling that has it, unless it stands here or its inputs are still to be made."""
+    waiting = any(not (folder / MANIFEST).is_file() for folder in stage.inputs.values())
+    if not siblings or waiting or is_current(stage.path, config=stage.config, inputs=stage.inputs):
+        return
+    place = stage.path.relative_to(run.dir)
+    for sibling in siblings:
+        if adopt_stage(stage.path, sibling / place, config=stage.config, inputs=stage.inputs):
+            return
 
 
 def make_selected(recipe: Recipe, run: RunFolder, stages: list[Stage], watcher: Watcher) -> None:

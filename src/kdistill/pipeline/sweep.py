@@ -130,7 +130,9 @@ def run_sweep(
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     saved.write_text(dump_yaml(sweep), encoding="utf-8")
+    made: list[Path] = []
     for setting in sweep.settings:
-        named = _Named(watcher, setting.name)
-        run_recipe(recipes[setting.name], out_dir / setting.name, named, resume=resume, fresh=fresh)
+        named, folder = _Named(watcher, setting.name), out_dir / setting.name
+        run_recipe(recipes[setting.name], folder, named, resume=resume, fresh=fresh, siblings=made)
+        made.append(folder)
     return write_sweep(sweep, out_dir)
