@@ -140,6 +140,18 @@ def test_numbers_are_those_of_the_files(run_dir: Path) -> None:
     assert "1 tests failed" in head and "A run &lt;b&gt;" in head
 
 
+def test_auc_differences_stand_beside_those_of_f1(run_dir: Path) -> None:
+    auc = {"name": "auc", "uncertain": "negative", "primary": False, "difference": 0.0684, "labeler": None}
+    other = {**auc, "uncertain": "positive", "difference": 0.0791}
+    first = comparison("report_only", 0.02)
+    rows = [first, first.model_copy(update=auc), first.model_copy(update=other)]
+    path = run_dir / "evaluation" / "comparisons.json"
+    path.write_text(json.dumps([row.model_dump(mode="json") for row in rows]))
+    differences = section(page_of(run_dir), "comparisons")
+    assert "auc micro" in differences and "+0.068" in differences
+    assert "+0.079" not in differences  # the main policy of AUC reads uncertain as negative
+
+
 def test_failed_audit_rows_are_open_and_first(run_dir: Path) -> None:
     audit = section(page_of(run_dir), "audit")
     titles = re.findall(r"<details( open)?><summary>([^<]+)</summary>", audit)

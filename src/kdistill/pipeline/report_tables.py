@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from kdistill.audit.rows import AuditRow
@@ -25,6 +26,10 @@ REFERENCES: Final = (
     ("truth", "Against ground truth"),
     ("labels", "Against the data set's own labels"),
     ("report", "Against labels read from the test reports"),
+)
+#: How uncertain is read in the figure that a score is known by: F1 counts it as positive, AUC as negative.
+_MAIN_POLICY: Final[Mapping[str, str]] = MappingProxyType(
+    {"report_f1": "positive", "rationale_f1": "positive", "auc": "negative"}
 )
 _CURVES: Final = (
     ("report_loss", "report loss, training"),
@@ -86,9 +91,9 @@ def comparison_section(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
         return missing("the evaluation stage has not been made")
     averaged = [c for c in comparisons if c.average is not None]
-    shown = [c for c in averaged if c.primary or (c.average == "micro" and c.uncertain != "negative")]
-    shown.sort(key=lambda c: (not c.primary, c.average != "micro", c.uncertain == "negative"))
-    drawn = [c for c in shown if c.difference is not None and c.average == "micro" and c.uncertain != "negative"]
+    shown = [c for c in averaged if c.primary or _is_main(c)]
+    shown.sort(key=lambda c: (not c.primary, not _is_main(c)))
+    drawn = [c for c in shown if c.difference is not None and _is_main(c)]
     parts = [forest_plot([_interval(c) for c in drawn], title="Differences between arms")] if drawn else []
     header = ("Score", "Arm − baseline", "Difference", "Relative", "p", "p (Holm)")
     parts.append(table(header, [_comparison_row(c) for c in shown if c.difference is not None]))
@@ -97,6 +102,10 @@ def comparison_section(comparisons: Sequence[Comparison]) -> str:
     if drawn:
         parts.append(f'<p class="hint">{text(drawn[0].test)}. n = {drawn[0].n} studies.</p>')
     return "".join(parts)
+
+
+def _is_main(c: Comparison) -> bool:
+    return c.average == "micro" and c.uncertain == _MAIN_POLICY.get(c.name, c.uncertain)
 
 
 def _interval(comparison: Comparison) -> Interval:
