@@ -21,7 +21,9 @@ def explain(
     arm: str = typer.Option("full", "--arm", help="Which student."),
     seed: int | None = typer.Option(None, "--seed", help="Which seed.  [default: the run's first]"),
     out: Path = typer.Option(Path("explained"), "--out", help="Folder for the results."),
-    formats: str = typer.Option("json,html", "--format", help="json, html or both (fhir, dicom-sr: issue 5)."),
+    formats: str = typer.Option(
+        "json,html", "--format", help="Any of json, html, fhir (R4), dicom-sr (TID 1500), dicom-sc (overlay)."
+    ),
     as_json: bool = JsonOption,
 ) -> None:
     """Explain images: findings, impression, rationale with citations, evidence maps. Research use only."""

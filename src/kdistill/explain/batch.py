@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdistill.errors import InputError
 from kdistill.explain.build import ExplanationContext, explain
-from kdistill.explain.config import ExplainFormat
+from kdistill.explain.config import ENDINGS, ExplainFormat
+from kdistill.explain.dicom_sr import overlay_capture, sr_document
 from kdistill.explain.explanation import Explanation
+from kdistill.explain.fhir import fhir_bundle
 from kdistill.explain.page import explanation_page
 from kdistill.explain.reading import ImageReader
+from kdistill.studies.dicom import dicom_header
 from kdistill.studies.images import decode, to_square
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +43,7 @@ class FileImage(NamedTuple):
     pixels: NDArray[np.uint8]
     display: NDArray[np.uint8]
     sha256: str
+    header: Dataset | None
 
 
 class Outcome(NamedTuple):
@@ -138,11 +147,17 @@ class _Work(NamedTuple):
         readings = self.reader.read(np.stack([image.pixels for image in images]))
         for image, reading in zip(images, readings, strict=True):
             found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
-            self._write(found, image.display)
+            try:
+                self._write(found, image)
+            except InputError as error:
+                if self.alone:
+                    raise InputError(error.what, where=image.study_id, remedy=error.remedy) from error
+                yield self._reject(image.study_id, error)
+                continue
             yield Outcome(image.study_id, self._files(image.study_id))
 
     def _files(self, study_id: str) -> tuple[Path, ...]:
-        return tuple(self.out_dir / f"{file_stem(study_id)}.{kind}" for kind in self.formats)
+        return tuple(self.out_dir / f"{file_stem(study_id)}{ENDINGS[kind]}" for kind in self.formats)
 
     def _reject(self, study_id: str, error: InputError) -> Outcome:
         logger.warning("an image was rejected: %s", error.what)
@@ -160,12 +175,40 @@ class _Work(NamedTuple):
             return False
         return (written.model, written.image_sha256) == (self.context.model, image.sha256)
 
-    def _write(self, explanation: Explanation, image: NDArray[np.uint8]) -> None:
+    def _write(self, explanation: Explanation, image: FileImage) -> None:
         """Each file appears whole or not at all, the JSON last: its presence says that the study is done."""
         files = dict(zip(self.formats, self._files(explanation.study_id), strict=True))
-        if "html" in files:
-            _write_whole(files["html"], explanation_page(explanation, image))
-        _write_whole(files["json"], explanation.model_dump_json())
+        contents = {kind: _content(kind, explanation, image) for kind in files}
+        for kind in sorted(files, key=lambda kind: kind == "json"):
+            _write_whole(files[kind], contents[kind])
+
+
+def _content(kind: ExplainFormat, explanation: Explanation, image: FileImage) -> bytes:
+    """One format's file.
+
+    Raises:
+        InputError: A DICOM result was asked for, and the image is no DICOM object or lacks an identifier.
+        EnvironmentFault: What writes the format is not installed.
+    """
+    match kind:
+        case "json":
+            return explanation.model_dump_json().encode("utf-8")
+        case "html":
+            return explanation_page(explanation, image.display).encode("utf-8")
+        case "fhir":
+            study_uid = None if image.header is None else image.header.get("StudyInstanceUID")
+            bundle = fhir_bundle(explanation, recorded=datetime.now(UTC), study_uid=study_uid)
+            return json.dumps(bundle, ensure_ascii=False, indent=1).encode("utf-8")
+        case "dicom-sr":
+            return _dicom_bytes(sr_document(explanation, image.header))
+        case "dicom-sc":
+            return _dicom_bytes(overlay_capture(explanation, image.display, image.header))
+
+
+def _dicom_bytes(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def _read(study_id: str, path: Path, size_px: int) -> FileImage:
@@ -177,10 +220,11 @@ def _read(study_id: str, path: Path, size_px: int) -> FileImage:
     except InputError as error:
         raise InputError(error.what, where=path.name, remedy=error.remedy) from error
     sha256 = hashlib.sha256(data).hexdigest()
-    return FileImage(study_id, to_square(grey, size_px), to_square(grey, max(size_px, DISPLAY_PX)), sha256)
+    shown = to_square(grey, max(size_px, DISPLAY_PX))
+    return FileImage(study_id, to_square(grey, size_px), shown, sha256, dicom_header(data))
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     partial.replace(path)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from kdistill.config import ConfigModel
 
-ExplainFormat = Literal["json", "html"]
+ExplainFormat = Literal["json", "html", "fhir", "dicom-sr", "dicom-sc"]
+#: Written where --format is not given: what needs nothing but the image.
+DEFAULT_FORMATS: Final[tuple[ExplainFormat, ...]] = ("json", "html")
+#: Format -> ending of its file.
+ENDINGS: Final[Mapping[ExplainFormat, str]] = MappingProxyType(
+    {"json": ".json", "html": ".html", "fhir": ".fhir.json", "dicom-sr": ".sr.dcm", "dicom-sc": ".sc.dcm"}
+)
 
 
 class ExplainConfig(ConfigModel):

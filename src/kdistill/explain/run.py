@@ -11,7 +11,7 @@ from kdistill.errors import ConfigError, InputError
 from kdistill.explain.batch import Outcome, explain_files
 from kdistill.explain.build import ExplanationContext
 from kdistill.explain.citations import load_citations
-from kdistill.explain.config import ExplainConfig, ExplainFormat
+from kdistill.explain.config import DEFAULT_FORMATS, ExplainConfig, ExplainFormat
 from kdistill.explain.explanation import Explanation
 from kdistill.labelers.rules import RuleLabeler
 
@@ -84,7 +84,7 @@ def explain_images(
     arm: str = "full",
     seed: int | None = None,
     out_dir: Path,
-    formats: Sequence[str] = get_args(ExplainFormat),
+    formats: Sequence[str] = DEFAULT_FORMATS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Explained:
     """Explain image files with a run's student; see `batch.explain_files`.
@@ -95,11 +95,12 @@ def explain_images(
         arm: Which student.
         seed: Which seed; None: the first.
         out_dir: Where to write. JSON is always written: it is what a rerun goes on from.
-        formats: "json", "html".
+        formats: Of `config.ExplainFormat`; DICOM results need a DICOM image.
         on_progress: (done, total).
 
     Raises:
-        InputError: No such student or image; or the only image cannot be read.
+        InputError: No such student or image; or the only image cannot be read or exported.
+        EnvironmentFault: What writes a format is not installed.
         ConfigError: An unknown format.
         WeightsError: The student's weights are unsafe or damaged.
     """
@@ -115,7 +116,7 @@ def explain_images(
     def note(outcome: Outcome) -> None:
         if outcome.files:
             files.extend(outcome.files)
-            json_files.extend(path for path in outcome.files if path.suffix == ".json")
+            json_files.append(outcome.files[0])
         else:
             rejected.append(outcome.study_id)
 

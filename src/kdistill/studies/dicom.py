@@ -48,6 +48,19 @@ def decode_dicom(data: bytes) -> np.ndarray:
     return grey.astype(np.float32)
 
 
+def dicom_header(data: bytes) -> Any | None:
+    """The dataset of a DICOM file without its pixels; None for the bytes of any other file.
+
+    Raises:
+        InputError: The file says that it is DICOM and cannot be read.
+    """
+    if data[128:132] != b"DICM":
+        return None
+    dataset = _read(data)
+    del dataset.PixelData
+    return dataset
+
+
 def _read(data: bytes) -> Any:
     import pydicom
 

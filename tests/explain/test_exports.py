@@ -1,0 +1,237 @@
+"""FHIR, DICOM-SR and overlay: read back by libraries that did not write them, and wrong input refused by name."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import highdicom.sr
+import numpy as np
+import pydicom
+import pytest
+from fhir.resources.R4B.bundle import Bundle
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from kdistill.errors import InputError
+from kdistill.explain.batch import explain_files, file_stem
+from kdistill.explain.build import ExplanationContext, explain
+from kdistill.explain.codes import OBSERVATION_CONCEPTS, SCHEME_URIS
+from kdistill.explain.dicom_sr import overlay_capture, shown_finding, sr_document
+from kdistill.explain.explanation import NOTICE, Explanation
+from kdistill.explain.fhir import fhir_bundle
+from kdistill.explain.reading import Reading
+from kdistill.explain.regions import evidence_box
+from kdistill.observations import INDEX, OBSERVATIONS
+
+from .conftest import FixedReader, make_reading, radiograph
+
+NOW = datetime(2026, 11, 26, 5, 0, tzinfo=UTC)
+
+
+def a_reading() -> Reading:
+    reading = make_reading(
+        {"Pleural Effusion": 0.93, "Cardiomegaly": 0.55},
+        {"Pleural Effusion": "left"},
+        "There is a left pleural effusion.",
+        "Left pleural effusion.",
+        "Left pleural effusion.",
+    )
+    maps = reading.evidence_maps.copy()  # type: ignore[union-attr]
+    maps[INDEX["Pleural Effusion"]] = 0.001
+    maps[INDEX["Pleural Effusion"], 5:7, 6:8] = 0.25
+    return replace(reading, evidence_maps=maps)
+
+
+@pytest.fixture
+def explanation(context: ExplanationContext) -> Explanation:
+    return explain("s1", radiograph(), a_reading(), context)
+
+
+@pytest.fixture
+def silent(context: ExplanationContext) -> Explanation:
+    return explain("s1", np.full((64, 64), 80, np.uint8), a_reading(), context)
+
+
+def film(height: int = 80, width: int = 64, **changes: object) -> Dataset:
+    """A radiograph as an archive holds it, with the patient's name."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    dataset.SOPClassUID, dataset.SOPInstanceUID = ComputedRadiographyImageStorage, generate_uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.PatientID, dataset.PatientName, dataset.Modality = "P-77", "Doe^Jane", "CR"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = height, width, 1
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = np.resize(radiograph(), (height, width)).tobytes()
+    for keyword, value in changes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def saved(dataset: Dataset, path: Path) -> Path:
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def by_type(bundle: dict, kind: str) -> list[dict]:
+    return [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == kind]
+
+
+def test_the_bundle_is_valid_fhir_and_says_what_the_explanation_says(explanation: Explanation) -> None:
+    bundle = fhir_bundle(explanation, recorded=NOW, study_uid="1.2.3")
+    assert json.loads(Bundle.model_validate(bundle).model_dump_json())["resourceType"] == "Bundle"
+    assert bundle == fhir_bundle(explanation, recorded=NOW, study_uid="1.2.3")
+    found = {item["code"]["text"]: item for item in by_type(bundle, "Observation")}
+    assert list(found) == list(OBSERVATIONS)
+    effusion = found["Pleural Effusion"]
+    assert effusion["valueCodeableConcept"]["text"] == "Present" and effusion["bodySite"]["text"] == "Left"
+    assert [part["valueQuantity"]["value"] for part in effusion["component"]] == [0.93, 0.5]
+    assert found["Cardiomegaly"]["valueCodeableConcept"]["text"] == "Indeterminate"
+    assert found["Edema"]["valueCodeableConcept"]["text"] == "Absent" and "bodySite" not in found["Edema"]
+    (report,) = by_type(bundle, "DiagnosticReport")
+    assert report["status"] == "preliminary" and "Left pleural effusion." in report["conclusion"]
+    assert report["imagingStudy"][0]["identifier"]["value"] == "urn:oid:1.2.3"
+    text = base64.b64decode(report["presentedForm"][0]["data"]).decode()
+    assert NOTICE in text and NOTICE in report["conclusion"] and explanation.image_sha256 in text
+    known = {entry["fullUrl"] for entry in bundle["entry"]}
+    references = [item["reference"] for item in report["result"]] + [effusion["device"]["reference"]]
+    assert set(references) <= known
+
+
+def test_every_resource_is_labelled_as_asserted_by_a_machine(explanation: Explanation) -> None:
+    bundle = fhir_bundle(explanation, recorded=NOW)
+    for resource in [bundle, *(entry["resource"] for entry in bundle["entry"])]:
+        assert [label["code"] for label in resource["meta"]["security"]] == ["AIAST"]
+
+
+def test_who_abstains_states_nothing(silent: Explanation) -> None:
+    assert silent.abstained
+    bundle = fhir_bundle(silent, recorded=NOW)
+    Bundle.model_validate(bundle)
+    assert by_type(bundle, "Observation") == []
+    (report,) = by_type(bundle, "DiagnosticReport")
+    assert "abstained" in report["conclusion"] and "effusion" not in json.dumps(bundle)
+    assert "effusion" not in base64.b64decode(report["presentedForm"][0]["data"]).decode().lower()
+    document = json.dumps(written_and_read(sr_document(silent, film())).to_json_dict())
+    assert "effusion" not in document.lower() and "implausible_image" in document and "ABSTAINED" in document
+    assert shown_finding(silent) is None
+
+
+def test_a_time_without_a_zone_is_refused(explanation: Explanation) -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        fhir_bundle(explanation, recorded=datetime(2026, 1, 1))
+
+
+def test_observations_have_different_codes_of_known_schemes() -> None:
+    assert list(OBSERVATION_CONCEPTS) == list(OBSERVATIONS)
+    assert len({(c.scheme, c.value) for c in OBSERVATION_CONCEPTS.values()}) == 14
+    assert {c.scheme for c in OBSERVATION_CONCEPTS.values()} <= set(SCHEME_URIS)
+    assert all(len(c.meaning) <= 64 and len(c.value) <= 32 for c in OBSERVATION_CONCEPTS.values())
+    assert all(len(c.value) <= 16 or c.scheme == "99KDISTILL" for c in OBSERVATION_CONCEPTS.values())
+
+
+def written_and_read(dataset: Dataset) -> Dataset:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return pydicom.dcmread(io.BytesIO(buffer.getvalue()))
+
+
+def test_the_report_is_read_back_by_template(explanation: Explanation) -> None:
+    source = film()
+    back = highdicom.sr.Comprehensive3DSR.from_dataset(written_and_read(sr_document(explanation, source)))
+    assert (back.StudyInstanceUID, back.PatientID) == (source.StudyInstanceUID, "P-77")
+    assert (back.CompletionFlag, back.PreliminaryFlag, back.VerificationFlag) == (
+        "PARTIAL",
+        "PRELIMINARY",
+        "UNVERIFIED",
+    )
+    groups = back.content.get_image_measurement_groups() + back.content.get_planar_roi_measurement_groups()
+    assert len(groups) == 14
+    (region,) = back.content.get_planar_roi_measurement_groups()
+    assert region.finding_type.value == OBSERVATION_CONCEPTS["Pleural Effusion"].value
+    assert region.tracking_identifier == "Pleural Effusion"
+    probability = next(m for m in region.get_measurements() if m.name.meaning == "Probability")
+    assert probability.value == pytest.approx(0.93)
+    assert [e.value.meaning for e in region.get_qualitative_evaluations()] == ["Present"]
+    corners = region.roi.value
+    assert corners[:, 0].min() == pytest.approx(52.0) and corners[:, 0].max() == pytest.approx(64.0)
+    assert corners[:, 1].min() == pytest.approx(50.0) and corners[:, 1].max() == pytest.approx(70.0)
+    referenced = back.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert referenced.ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert NOTICE in json.dumps(back.to_json_dict())
+    assert back.SOPInstanceUID == sr_document(explanation, source).SOPInstanceUID
+
+
+def test_the_overlay_is_read_back_as_a_picture(explanation: Explanation) -> None:
+    source = film()
+    back = written_and_read(overlay_capture(explanation, radiograph(128), source))
+    pixels = back.pixel_array
+    assert pixels.shape == (832, 768, 3) and back.StudyInstanceUID == source.StudyInstanceUID
+    colour = np.ptp(pixels[:768].astype(int), axis=-1)
+    assert colour[480:672, 576:768].mean() > 4 * colour[:384, :384].mean()  # painted where the evidence is
+    assert pixels[768:].max() == 255
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID"])
+def test_an_image_that_nothing_can_refer_to_is_refused_by_tag(explanation: Explanation, keyword: str) -> None:
+    source = film()
+    delattr(source, keyword)
+    with pytest.raises(InputError, match=keyword):
+        sr_document(explanation, source)
+
+
+def test_files_of_all_formats(tmp_path: Path, context: ExplanationContext) -> None:
+    source = film()
+    path, out = saved(source, tmp_path / "film.dcm"), tmp_path / "out"
+    formats = ("json", "html", "fhir", "dicom-sr", "dicom-sc")
+    (outcome,) = explain_files([path], FixedReader(a_reading()), context, out_dir=out, formats=formats)  # type: ignore[arg-type]
+    endings = [".json", ".html", ".fhir.json", ".sr.dcm", ".sc.dcm"]
+    assert [file.name.removeprefix(file_stem("film.dcm")) for file in outcome.files] == endings
+    bundle = json.loads(outcome.files[2].read_text())
+    assert by_type(bundle, "DiagnosticReport")[0]["imagingStudy"][0]["identifier"]["value"].endswith(
+        source.StudyInstanceUID
+    )
+    for file in (outcome.files[0], outcome.files[1], outcome.files[2]):
+        assert "Doe" not in file.read_text() and "P-77" not in file.read_text()
+    for file in outcome.files[3:]:
+        assert pydicom.dcmread(file).StudyInstanceUID == source.StudyInstanceUID
+    (again,) = explain_files([path], FixedReader(a_reading()), context, out_dir=out, formats=formats)  # type: ignore[arg-type]
+    assert again.was_done
+
+
+def test_dicom_results_of_a_png_are_refused_and_the_rest_goes_on(tmp_path: Path, context: ExplanationContext) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(radiograph()).save(folder / "a.png")
+    saved(film(), folder / "b.dcm")
+    out = tmp_path / "out"
+    reader = FixedReader(a_reading())
+    found = {o.study_id: o for o in explain_files([folder], reader, context, out_dir=out, formats=("dicom-sr",))}
+    assert found["a.png"].files == () and len(found["b.dcm"].files) == 2
+    assert "is no DICOM file" in json.loads((out / "rejected.jsonl").read_text())["reason"]
+    assert not list(out.glob("a_png*"))
+    with pytest.raises(InputError, match=r"a\.png.*is no DICOM file"):
+        list(explain_files([folder / "a.png"], reader, context, out_dir=out, formats=("dicom-sr",)))
+
+
+def test_regions_on_the_source_image() -> None:
+    attention = np.full((4, 4), 0.001)
+    attention[1, 0] = 1.0
+    # A film of 100 x 200 pixels (H x W) lies in the middle of a 200 x 200 square: rows 50 to 150.
+    assert evidence_box(attention, 100, 200) == (0.0, 0.0, 50.0, 50.0)
+    attention[1, 0], attention[0, 0] = 0.001, 1.0
+    assert evidence_box(attention, 100, 200) is None  # on the padding alone
+    scattered = np.zeros((8, 8))
+    scattered[1, 1] = 0.2
+    scattered[6, 3:8] = 0.16  # two of them are among the strongest half, and touch: more than the strongest alone
+    assert evidence_box(scattered, 80, 80) == (30.0, 60.0, 50.0, 70.0)
