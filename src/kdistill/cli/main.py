@@ -9,7 +9,7 @@ import sys
 import typer
 
 from kdistill import __version__
-from kdistill.cli import data, explain, label, literature, run, student, teacher
+from kdistill.cli import data, explain, label, literature, run, serve, student, teacher
 from kdistill.cli.terminal import fail, quiet_libraries
 from kdistill.errors import KDistillError
 
@@ -51,6 +51,7 @@ def options(
 run.register(app)
 student.register(app)
 explain.register(app)
+serve.register(app)
 label.register(app)
 app.add_typer(literature.app, name="literature")
 app.add_typer(teacher.app, name="teacher")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +16,8 @@ from numpy.typing import NDArray
 from kdistill.errors import InputError
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ENDINGS, ExplainFormat
-from kdistill.explain.dicom_sr import overlay_capture, sr_document
 from kdistill.explain.explanation import Explanation
-from kdistill.explain.fhir import fhir_bundle
-from kdistill.explain.page import explanation_page
+from kdistill.explain.exports import export
 from kdistill.explain.reading import ImageReader
 from kdistill.studies.dicom import dicom_header
 from kdistill.studies.images import decode, to_square
@@ -178,47 +175,28 @@ class _Work(NamedTuple):
     def _write(self, explanation: Explanation, image: FileImage) -> None:
         """Each file appears whole or not at all, the JSON last: its presence says that the study is done."""
         files = dict(zip(self.formats, self._files(explanation.study_id), strict=True))
-        contents = {kind: _content(kind, explanation, image) for kind in files}
+        now = datetime.now(UTC)
+        contents = {kind: export(kind, explanation, image.display, image.header, recorded=now) for kind in files}
         for kind in sorted(files, key=lambda kind: kind == "json"):
             _write_whole(files[kind], contents[kind])
 
 
-def _content(kind: ExplainFormat, explanation: Explanation, image: FileImage) -> bytes:
-    """One format's file.
-
-    Raises:
-        InputError: A DICOM result was asked for, and the image is no DICOM object or lacks an identifier.
-        EnvironmentFault: What writes the format is not installed.
-    """
-    match kind:
-        case "json":
-            return explanation.model_dump_json().encode("utf-8")
-        case "html":
-            return explanation_page(explanation, image.display).encode("utf-8")
-        case "fhir":
-            study_uid = None if image.header is None else image.header.get("StudyInstanceUID")
-            bundle = fhir_bundle(explanation, recorded=datetime.now(UTC), study_uid=study_uid)
-            return json.dumps(bundle, ensure_ascii=False, indent=1).encode("utf-8")
-        case "dicom-sr":
-            return _dicom_bytes(sr_document(explanation, image.header))
-        case "dicom-sc":
-            return _dicom_bytes(overlay_capture(explanation, image.display, image.header))
-
-
-def _dicom_bytes(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
 def _read(study_id: str, path: Path, size_px: int) -> FileImage:
     try:
-        data = path.read_bytes()
-        grey = decode(data)
+        return image_of(study_id, path.read_bytes(), size_px)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=path.name) from error
     except InputError as error:
         raise InputError(error.what, where=path.name, remedy=error.remedy) from error
+
+
+def image_of(study_id: str, data: bytes, size_px: int) -> FileImage:
+    """Decode the bytes of an image file for a student that reads squares of `size_px`.
+
+    Raises:
+        InputError: As `studies.images.decode`.
+    """
+    grey = decode(data)
     sha256 = hashlib.sha256(data).hexdigest()
     shown = to_square(grey, max(size_px, DISPLAY_PX))
     return FileImage(study_id, to_square(grey, size_px), shown, sha256, dicom_header(data))

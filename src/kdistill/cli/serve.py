@@ -1,0 +1,28 @@
+"""`serve`: a run's student behind a page and an HTTP API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("serve", epilog="Example: kdistill serve runs/demo, then open http://127.0.0.1:8080")(serve)
+
+
+def serve(
+    run_dir: Path = typer.Argument(help="Folder of a run."),
+    arm: str = typer.Option("full", "--arm", help="Which student."),
+    seed: int | None = typer.Option(None, "--seed", help="Which seed.  [default: the run's first]"),
+    host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; any but loopback needs --token."),
+    port: int = typer.Option(8080, "--port", help="Port; 0 for any free one."),
+    token: str | None = typer.Option(
+        None, "--token", envvar="KDISTILL_TOKEN", help="Token that requests must carry (16 characters or more)."
+    ),
+) -> None:
+    """Explain images in the browser and over HTTP. Research use only; results stay in memory for an hour."""
+    from kdistill.serve.run import serve_run
+
+    serve_run(run_dir, {"host": host, "port": port, "token": token}, arm=arm, seed=seed, announce=typer.echo)

@@ -1,0 +1,175 @@
+"""From an upload to a result: a bounded queue, one thread that reads waiting images in batches, results that expire.
+
+Nothing touches the disk. A result belongs to the session that sent its image; for any other session it does not exist.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import numpy as np
+
+from kdistill.explain.batch import FileImage
+from kdistill.explain.build import ExplanationContext, explain
+from kdistill.explain.explanation import Explanation
+from kdistill.explain.reading import ImageReader
+from kdistill.serve.config import ServeConfig
+
+logger = logging.getLogger(__name__)
+
+JobStage = Literal["waiting", "reading", "done", "failed", "expired"]
+ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
+
+
+@dataclass
+class Job:
+    """One image on its way. `explanation` stands once `stage` is "done"."""
+
+    id: str
+    session: str
+    image: FileImage
+    created: float
+    recorded: datetime
+    stage: JobStage = "waiting"
+    explanation: Explanation | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class QueueFull(Exception):
+    """As many images wait as may wait."""
+
+
+class Jobs:
+    """All jobs of a server.
+
+    Args:
+        reader: The student.
+        context: See `ExplanationContext`.
+        config: Sizes and times.
+        clock: Seconds that only go forward; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        reader: ImageReader,
+        context: ExplanationContext,
+        config: ServeConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.reader, self.context, self.config, self._clock = reader, context, config, clock
+        #: Told of each job that ends, with the seconds since it was sent.
+        self.on_end: Callable[[Job, float], None] = lambda job, seconds: None
+        self._waiting: queue.Queue[Job | None] = queue.Queue(config.max_waiting)
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="kdistill-reader", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_waiting(self) -> int:
+        """Images that wait for the model."""
+        return self._waiting.qsize()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the reading thread runs."""
+        return self._thread.is_alive()
+
+    def submit(self, session: str, image: FileImage) -> Job:
+        """Queue an image.
+
+        Raises:
+            QueueFull: Too many wait.
+        """
+        job = Job(secrets.token_urlsafe(16), session, image, self._clock(), datetime.now(UTC))
+        with self._lock:
+            try:
+                self._waiting.put_nowait(job)
+            except queue.Full:
+                raise QueueFull from None
+            self._jobs[job.id] = job
+            self._forget()
+        return job
+
+    def find(self, job_id: str, session: str) -> Job | None:
+        """A job of this session; None for any other id, so that nobody learns which ids exist."""
+        with self._lock:
+            self._forget()
+            job = self._jobs.get(job_id)
+        return job if job is not None and secrets.compare_digest(job.session, session) else None
+
+    def delete(self, job_id: str, session: str) -> bool:
+        """Forget a job of this session now; whether there was one."""
+        if self.find(job_id, session) is None:
+            return False
+        with self._lock:
+            self._jobs.pop(job_id, None)
+        return True
+
+    def close(self) -> None:
+        """Let the reading thread end after the images that wait."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _forget(self) -> None:
+        oldest = self._clock() - self.config.keep_s
+        for job_id, job in list(self._jobs.items()):
+            if job.created < oldest or len(self._jobs) > self.config.max_results:
+                del self._jobs[job_id]
+
+    def _work(self) -> None:
+        for batch in self._batches():
+            alive = [job for job in batch if self._clock() - job.created <= self.config.deadline_s]
+            for job in batch:
+                if job not in alive:
+                    self._end(job, "expired")
+            if alive:
+                self._read(alive)
+
+    def _batches(self) -> Iterator[list[Job]]:
+        """What waits, at most a batch at a time; ends at the mark that `close` leaves."""
+        while (job := self._waiting.get()) is not None:
+            batch = [job]
+            while len(batch) < self.config.batch_size:
+                try:
+                    following = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    yield batch
+                    return
+                batch.append(following)
+            yield batch
+
+    def _read(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.stage = "reading"
+        try:
+            readings = self.reader.read(np.stack([job.image.pixels for job in jobs]))
+            for job, reading in zip(jobs, readings, strict=True):
+                image = job.image
+                job.explanation = explain(
+                    image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256
+                )
+                self._end(job, "done")
+        except Exception:
+            # One image must not end the service, and no detail of it may reach a log.
+            logger.exception("reading a batch of %d images failed", len(jobs))
+            for job in jobs:
+                if job.stage not in ENDED:
+                    self._end(job, "failed")
+
+    def _end(self, job: Job, stage: JobStage) -> None:
+        job.stage = stage
+        job.ended.set()
+        self.on_end(job, self._clock() - job.created)

@@ -1,0 +1,69 @@
+"""Load a run's student and serve it until a signal comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kdistill.config import validate
+from kdistill.errors import EnvironmentFault, PolicyError
+from kdistill.explain.run import load_context, student_dir_of
+from kdistill.serve.config import ServeConfig, is_loopback
+
+
+def serve_run(
+    run_dir: Path,
+    settings: Mapping[str, object],
+    *,
+    arm: str = "full",
+    seed: int | None = None,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve one student; returns after SIGINT or SIGTERM, when what was accepted has been answered.
+
+    Args:
+        run_dir: The run.
+        settings: Fields of `ServeConfig`.
+        arm: Which student.
+        seed: Which seed; None: the first.
+        announce: Told in one sentence where to look, once the model is loaded.
+
+    Raises:
+        PolicyError: An address that others can reach, without a token.
+        InputError: No such student.
+        EnvironmentFault: The web framework is not installed, or the port is taken.
+    """
+    host = str(settings.get("host", "127.0.0.1"))
+    if settings.get("token") is None and not is_loopback(host):
+        raise PolicyError(
+            f"{host} can be reached from other machines, and there is no token",
+            remedy="Give --token (16 characters or more; or KDISTILL_TOKEN), or listen on 127.0.0.1.",
+        )
+    config = validate(ServeConfig, dict(settings), where="serve")
+    try:
+        import uvicorn
+
+        from kdistill.serve.app import create_app
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"{error.name} is not installed, which serving needs", remedy="pip install 'kdistill[serve,hospital]'"
+        ) from error
+    from kdistill.explain.student_reader import load_reader
+    from kdistill.serve.jobs import Jobs
+    from kdistill.serve.samples import Samples
+
+    reader = load_reader(student_dir_of(run_dir, arm, seed))
+    jobs = Jobs(reader, load_context(run_dir, reader.name, reader.thresholds), config)
+    studies = run_dir / "studies"
+    app = create_app(jobs, config, Samples(studies) if studies.is_dir() else None)
+    # Access logs would hold addresses of readers; the idle timeout ends sockets that never send.
+    server = uvicorn.Server(
+        uvicorn.Config(app, config.host, config.port, log_level="warning", access_log=False, timeout_keep_alive=10)
+    )
+    announce(f"{reader.name}: http://{config.host}:{config.port} (Ctrl-C ends it; research use only)")
+    try:
+        server.run()
+    except SystemExit as error:
+        raise EnvironmentFault(
+            f"cannot listen on {config.host}:{config.port}", remedy="Is the port taken? Choose another --port."
+        ) from error

@@ -1,0 +1,81 @@
+"""Test studies of the run, to try the page without an image of one's own; with their truth, where it is known."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kdistill.explain.batch import DISPLAY_PX, FileImage
+from kdistill.records import Record, Study
+from kdistill.studies.store import load_images, load_studies, load_truth
+
+MAX_SAMPLES: Final = 24
+
+
+class Sample(Record):
+    """One sample on offer."""
+
+    number: int
+    name: str
+
+
+class Truth(Record):
+    """What is known of a sample; `present` is None where the data set has no ground truth."""
+
+    present: tuple[str, ...] | None
+    report: str
+
+
+class Samples:
+    """The first test studies of a run.
+
+    Args:
+        studies_dir: The run's studies stage.
+    """
+
+    def __init__(self, studies_dir: Path) -> None:
+        self._studies: list[Study] = load_studies(studies_dir, "test")[:MAX_SAMPLES]
+        self._images, self._truth = load_images(studies_dir), load_truth(studies_dir)
+
+    def __len__(self) -> int:
+        return len(self._studies)
+
+    def all(self) -> list[Sample]:
+        """What is on offer; names say nothing of the finding or the patient."""
+        return [Sample(number=n, name=f"Sample {n + 1}") for n in range(len(self))]
+
+    def image(self, number: int) -> FileImage:
+        """A sample's image as if it had been sent.
+
+        Raises:
+            IndexError: There is no such sample.
+        """
+        pixels = np.asarray(self._images[self._study(number).images[0].row])
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        return FileImage(f"Sample {number + 1}", pixels, _enlarged(pixels), digest, None)
+
+    def truth(self, number: int) -> Truth:
+        """A sample's truth and report.
+
+        Raises:
+            IndexError: There is no such sample.
+        """
+        study = self._study(number)
+        known = (self._truth or {}).get(study.study_id)
+        present = None if known is None else tuple(name for name, value in known.truth.items() if value == 1)
+        return Truth(present=present, report=study.report)
+
+    def _study(self, number: int) -> Study:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self._studies[number]
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = max(DISPLAY_PX, len(pixels))
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
