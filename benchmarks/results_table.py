@@ -92,7 +92,8 @@ def extract(run: Path) -> dict[str, Any]:
 
 
 def _is_named(row: Row) -> bool:
-    return row["value"] is not None and (row["arm"] in ("full", "none") or row["test"].startswith("pointing_game"))
+    of_every_arm = row["test"].startswith("pointing_game") or row["test"] == "shortcut_effect_report"
+    return row["value"] is not None and (row["arm"] in ("full", "none") or of_every_arm)
 
 
 def _is_headline(row: Row) -> bool:
