@@ -3,8 +3,8 @@
     python benchmarks/results_table.py extract runs/ablation/strong-1000 > benchmarks/ablation_strong-1000.json
     python benchmarks/settings_table.py benchmarks/ablation_*.json
 
-p is adjusted by Holm over all comparisons that are shown (docs/protocol.md, fourth protocol). A setting that was not run
-is not in the table; the last line says how many there are.
+p is adjusted by Holm over all comparisons that are shown (docs/protocol.md, fourth protocol). A setting that was not
+run is not in the table; the last line says how many there are.
 """
 
 from __future__ import annotations

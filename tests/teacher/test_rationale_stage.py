@@ -11,9 +11,10 @@ from safetensors.numpy import load_file
 from kdistill.artifact import StageWriter
 from kdistill.literature.search import PassageIndex
 from kdistill.records import Rationale, read_jsonl
-from kdistill.teacher.config import RationalesConfig, ReadingConfig
+from kdistill.teacher.config import EndpointConfig, RationalesConfig, ReadingConfig
 from kdistill.teacher.rationale_stage import build_rationales, privileged_prompt
 
+from .servers import Server, completion
 from .worlds import read_lines, studies_at, study
 
 CONFIG = RationalesConfig(reading=ReadingConfig(min_posterior=0.3, min_margin_nats=0.1))
@@ -148,3 +149,30 @@ def test_teacher_stage_shows_before_and_after(teacher_dir: Path) -> None:
     assert probe["chance"] == pytest.approx(1 / 13) and "all" in probe["untrained"]
     steps = [line["step"] for line in read_lines(teacher_dir / "history.jsonl")]
     assert steps == sorted(steps) and steps[-1] == 900
+
+
+def test_an_endpoint_writes_and_the_teacher_reads(
+    stage: StageWriter, tmp_path: Path, literature_dir: Path, teacher_dir: Path
+) -> None:
+    server = Server()
+    server.replies = lambda n, body: (200, completion("fluid collects where the chest is lowest"), {})
+    endpoint = EndpointConfig(url=server.url, model="big-chat", parallel=1)
+    written = build(
+        tmp_path,
+        literature_dir,
+        teacher_dir,
+        CONFIG.model_copy(update={"writer": "endpoint", "endpoint": endpoint}),
+    )
+    server.http.shutdown()
+    server.http.server_close()
+    accepted = by_study(written, "rationales.jsonl")
+    assert set(accepted) == set(by_study(stage, "rationales.jsonl"))
+    assert {r.teacher for r in accepted.values()} == {"big-chat/endpoint"}
+    assert accepted["named"].entries[-1].text == (
+        "Mild left pleural effusion, because fluid collects where the chest is lowest."
+    )
+    assert (written.dir / "readings.jsonl").read_bytes() == (stage.dir / "readings.jsonl").read_bytes()
+    sent = json.dumps(server.asked)
+    assert "A meniscus climbs the chest wall on the right." in sent and "ilateral rib" not in sent
+    assert all("<data>" in body["messages"][1]["content"] for body in server.asked)
+    assert (written.dir / "checkpoints" / "answers.jsonl").is_file()  # published folders lose it

@@ -168,7 +168,8 @@ def _rationales(recipe: Recipe, run: RunFolder) -> Stage:
         )
 
     inputs = {"literature": run.literature, "teacher": run.teacher, "studies": run.studies, "labels": run.labels}
-    return Stage("rationales", run.rationales, _with_threads(recipe, rationales=recipe.rationales), inputs, build)
+    config = _with_threads(recipe, rationales=recipe.rationales)
+    return Stage("rationales", run.rationales, config, inputs, build, resumable=True)  # keeps an endpoint's answers
 
 
 def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kdistill.config import ConfigModel
 
@@ -80,13 +80,30 @@ class ReadingConfig(ConfigModel):
     batch_size: int = Field(default=64, ge=1, description="Sentences scored at once.")
 
 
+class EndpointConfig(ConfigModel):
+    """An OpenAI-compatible server of a chat model: vLLM, SGLang, llama.cpp, a hosted one."""
+
+    url: str = Field(default="http://127.0.0.1:8000/v1", pattern=r"^https?://", description="Up to and with /v1.")
+    model: str = Field(description="The model's name, as the server knows it.")
+    api_key_env: str | None = Field(default=None, description="Environment variable that holds the key, never the key.")
+    allow_remote: bool = Field(default=False, description="Send report text to another machine.")
+    response_format: Literal["json_schema", "json_object", "none"] = Field(
+        default="json_schema", description="How the server is asked for JSON; whatever it does, answers are checked."
+    )
+    parallel: int = Field(default=8, ge=1, le=256, description="Requests at a time.")
+    timeout_s: float = Field(default=120.0, gt=0, description="Longest wait for an answer.")
+    max_retries: int = Field(default=6, ge=0, description="Further attempts when it is busy or away, pauses growing.")
+
+
 class RationalesConfig(ConfigModel):
     """How rationales are written, verified and turned into targets."""
 
-    writer: Literal["select", "generate"] = Field(
+    writer: Literal["select", "generate", "endpoint"] = Field(
         default="select",
-        description="select: literature sentences ranked by the LM's likelihood; generate: the LM writes.",
+        description="select: literature sentences ranked by the LM's likelihood; generate: the LM writes; endpoint: a "
+        "chat model behind HTTP writes, and the teacher reads reports and scores tokens.",
     )
+    endpoint: EndpointConfig | None = Field(default=None, description="Where the endpoint writer asks.")
     reading: ReadingConfig = Field(default=ReadingConfig(), description="Reading of unnamed signs.")
     retrieval_top: int = Field(default=48, ge=1, description="Passages retrieved for an entry.")
     max_sentence_words: int = Field(default=20, ge=4, description="Longest literature sentence taken into a rationale.")
@@ -107,3 +124,9 @@ class RationalesConfig(ConfigModel):
         default=192, ge=16, description="Longest privileged prompt, in tokens; cut on the left."
     )
     seed: int = Field(default=0, ge=0, description="Seed of sampling in the generate writer.")
+
+    @model_validator(mode="after")
+    def _endpoint_is_named(self) -> RationalesConfig:
+        if self.writer == "endpoint" and self.endpoint is None:
+            raise ValueError("writer is endpoint, and rationales.endpoint.model is not given")
+        return self

@@ -11,11 +11,13 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kdistill.errors import ConfigError
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import NO_FINDING
 from kdistill.teacher.config import RationalesConfig
@@ -115,6 +117,23 @@ class LocalGenerator:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
         ids = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [tokenizer.bos_token_id, *ids[-(self.config.max_prompt_tokens - 1) :]]
+
+
+def endpoint_generator(config: RationalesConfig, answers_path: Path) -> TextGenerator:
+    """The generator behind `rationales.endpoint`, asked with the same instruction and schema as a local chat model.
+
+    Raises:
+        ConfigError: No endpoint is configured, or its key is not set.
+        PolicyError: It is on another machine and that is not allowed.
+    """
+    from kdistill.teacher.endpoint import EndpointGenerator
+
+    if config.endpoint is None:
+        raise ConfigError("rationales.endpoint is not given", remedy="rationales.endpoint.model=NAME")
+    schema = _Answer.model_json_schema()
+    return EndpointGenerator(
+        config.endpoint, config, instruction=_INSTRUCTION, schema=schema, answers_path=answers_path
+    )
 
 
 class GenerateWriter:

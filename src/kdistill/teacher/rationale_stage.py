@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdistill.artifact import StageWriter
+from kdistill.artifact import CHECKPOINTS, StageWriter
 from kdistill.literature.search import PassageIndex
 from kdistill.observations import LabelState
 from kdistill.records import Rationale, RationaleEntry, Study, write_jsonl
@@ -16,7 +16,7 @@ from kdistill.studies.store import load_studies
 from kdistill.teacher.aspects import build_aspects
 from kdistill.teacher.config import RationalesConfig
 from kdistill.teacher.corpus import heldout_passages
-from kdistill.teacher.generate import GenerateWriter, LocalGenerator
+from kdistill.teacher.generate import GenerateWriter, LocalGenerator, endpoint_generator
 from kdistill.teacher.language_model import load
 from kdistill.teacher.reading import Reading, ReportReader, SentenceReader, calibrate
 from kdistill.teacher.requests import requests_for, sides_of
@@ -80,7 +80,8 @@ def build_rationales(
     tasks = _tasks(stage, [study for study in studies if study.split == "train"], readings, _explicit(labels_dir))
     index = PassageIndex.load(literature_dir)
     literature = LiteratureSentences(index, top=config.retrieval_top, max_words=config.max_sentence_words)
-    accepted = _write(stage, config, _writer(config, scorer, literature), Verifier(index), tasks, _name(teacher_dir))
+    writer = _writer(config, scorer, literature, stage.dir / CHECKPOINTS / "answers.jsonl")
+    accepted = _write(stage, config, writer, Verifier(index), tasks, _name(teacher_dir, config))
     _write_template(stage, tasks)
     aspects = build_aspects(teacher, literature, batch_size=config.embed_batch_size)
     aspects.write(stage.dir)
@@ -157,15 +158,21 @@ def _tasks(
     return tasks
 
 
-def _writer(config: RationalesConfig, scorer: Scorer, literature: LiteratureSentences) -> RationaleWriter:
+def _writer(
+    config: RationalesConfig, scorer: Scorer, literature: LiteratureSentences, answers_path: Path
+) -> RationaleWriter:
     match config.writer:
+        case "endpoint":
+            return GenerateWriter(endpoint_generator(config, answers_path), literature, config)
         case "select":
             return SelectWriter(scorer, literature, mechanism=config.mechanism)
         case "generate":
             return GenerateWriter(LocalGenerator(scorer.language_model, config), literature, config)
 
 
-def _name(teacher_dir: Path) -> str:
+def _name(teacher_dir: Path, config: RationalesConfig) -> str:
+    if config.endpoint is not None and config.writer == "endpoint":
+        return config.endpoint.model
     metrics = json.loads((teacher_dir / "metrics.json").read_text(encoding="utf-8"))
     return str(metrics["teacher"])
 
