@@ -12,6 +12,7 @@ from pathlib import Path
 import highdicom.sr
 import numpy as np
 import pydicom
+import pypdf
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from PIL import Image
@@ -25,6 +26,7 @@ from kdistill.explain.codes import OBSERVATION_CONCEPTS, SCHEME_URIS
 from kdistill.explain.dicom_sr import overlay_capture, shown_finding, sr_document
 from kdistill.explain.explanation import NOTICE, Explanation
 from kdistill.explain.fhir import fhir_bundle
+from kdistill.explain.pdf import explanation_pdf
 from kdistill.explain.reading import Reading
 from kdistill.explain.regions import evidence_box
 from kdistill.observations import INDEX, OBSERVATIONS
@@ -193,17 +195,17 @@ def test_an_image_that_nothing_can_refer_to_is_refused_by_tag(explanation: Expla
 def test_files_of_all_formats(tmp_path: Path, context: ExplanationContext) -> None:
     source = film()
     path, out = saved(source, tmp_path / "film.dcm"), tmp_path / "out"
-    formats = ("json", "html", "fhir", "dicom-sr", "dicom-sc")
+    formats = ("json", "html", "pdf", "fhir", "dicom-sr", "dicom-sc")
     (outcome,) = explain_files([path], FixedReader(a_reading()), context, out_dir=out, formats=formats)  # type: ignore[arg-type]
-    endings = [".json", ".html", ".fhir.json", ".sr.dcm", ".sc.dcm"]
+    endings = [".json", ".html", ".pdf", ".fhir.json", ".sr.dcm", ".sc.dcm"]
     assert [file.name.removeprefix(file_stem("film.dcm")) for file in outcome.files] == endings
-    bundle = json.loads(outcome.files[2].read_text())
+    bundle = json.loads(outcome.files[3].read_text())
     assert by_type(bundle, "DiagnosticReport")[0]["imagingStudy"][0]["identifier"]["value"].endswith(
         source.StudyInstanceUID
     )
-    for file in (outcome.files[0], outcome.files[1], outcome.files[2]):
-        assert "Doe" not in file.read_text() and "P-77" not in file.read_text()
-    for file in outcome.files[3:]:
+    for file in outcome.files[:4]:
+        assert b"Doe" not in file.read_bytes() and b"P-77" not in file.read_bytes()
+    for file in outcome.files[4:]:
         assert pydicom.dcmread(file).StudyInstanceUID == source.StudyInstanceUID
     (again,) = explain_files([path], FixedReader(a_reading()), context, out_dir=out, formats=formats)  # type: ignore[arg-type]
     assert again.was_done
@@ -235,3 +237,18 @@ def test_regions_on_the_source_image() -> None:
     scattered[1, 1] = 0.2
     scattered[6, 3:8] = 0.16  # two of them are among the strongest half, and touch: more than the strongest alone
     assert evidence_box(scattered, 80, 80) == (30.0, 60.0, 50.0, 70.0)
+
+
+def pdf_pages(content: bytes) -> list[str]:
+    return [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages]
+
+
+def test_the_pdf_carries_the_notice_on_every_page(explanation: Explanation, silent: Explanation) -> None:
+    hostile = explanation.model_copy(update={"findings": "$\\frac{1}{2}$ \u202e " + "long words " * 900})
+    for one in (explanation, silent, hostile):
+        assert explanation_pdf(one, radiograph()) == explanation_pdf(one, radiograph())
+    pages = pdf_pages(explanation_pdf(hostile, radiograph()))
+    assert len(pages) >= 3 and all("Research use only" in page for page in pages)
+    assert "Left pleural effusion." in pages[-1] and "frac" in pages[0]
+    (page,) = pdf_pages(explanation_pdf(silent, radiograph()))
+    assert "abstained" in page and "Left pleural effusion" not in page

@@ -258,7 +258,8 @@ def test_formats(client: TestClient) -> None:
     assert pydicom.dcmread(io.BytesIO(report.content)).StudyInstanceUID == source.StudyInstanceUID
     page = client.get(f"{result}/html")
     assert page.text.startswith("<!DOCTYPE html>") and NOTICE in page.text and "Doe" not in page.text
-    assert client.get(f"{result}/pdf").status_code == 422
+    assert client.get(f"{result}/pdf").content.startswith(b"%PDF")
+    assert client.get(f"{result}/docx").status_code == 422
     plain = wait(client, client.post("/v1/explain", content=png()).json())["result"]
     assert client.get(f"{plain}/dicom-sr").status_code == 415
 

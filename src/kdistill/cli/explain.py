@@ -22,7 +22,7 @@ def explain(
     seed: int | None = typer.Option(None, "--seed", help="Which seed.  [default: the run's first]"),
     out: Path = typer.Option(Path("explained"), "--out", help="Folder for the results."),
     formats: str = typer.Option(
-        "json,html", "--format", help="Any of json, html, fhir (R4), dicom-sr (TID 1500), dicom-sc (overlay)."
+        "json,html", "--format", help="Any of json, html, pdf, fhir (R4), dicom-sr (TID 1500), dicom-sc (overlay)."
     ),
     as_json: bool = JsonOption,
 ) -> None:

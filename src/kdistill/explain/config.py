@@ -10,12 +10,19 @@ from pydantic import Field
 
 from kdistill.config import ConfigModel
 
-ExplainFormat = Literal["json", "html", "fhir", "dicom-sr", "dicom-sc"]
+ExplainFormat = Literal["json", "html", "pdf", "fhir", "dicom-sr", "dicom-sc"]
 #: Written where --format is not given: what needs nothing but the image.
 DEFAULT_FORMATS: Final[tuple[ExplainFormat, ...]] = ("json", "html")
 #: Format -> ending of its file.
 ENDINGS: Final[Mapping[ExplainFormat, str]] = MappingProxyType(
-    {"json": ".json", "html": ".html", "fhir": ".fhir.json", "dicom-sr": ".sr.dcm", "dicom-sc": ".sc.dcm"}
+    {
+        "json": ".json",
+        "html": ".html",
+        "pdf": ".pdf",
+        "fhir": ".fhir.json",
+        "dicom-sr": ".sr.dcm",
+        "dicom-sc": ".sc.dcm",
+    }
 )
 
 

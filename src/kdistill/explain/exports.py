@@ -15,6 +15,7 @@ from kdistill.explain.dicom_sr import overlay_capture, sr_document
 from kdistill.explain.explanation import Explanation
 from kdistill.explain.fhir import fhir_bundle
 from kdistill.explain.page import explanation_page
+from kdistill.explain.pdf import explanation_pdf
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -46,6 +47,8 @@ def export(
             return explanation.model_dump_json().encode("utf-8")
         case "html":
             return explanation_page(explanation, display).encode("utf-8")
+        case "pdf":
+            return explanation_pdf(explanation, display)
         case "fhir":
             study_uid = None if header is None else header.get("StudyInstanceUID")
             bundle = fhir_bundle(explanation, recorded=recorded, study_uid=study_uid)

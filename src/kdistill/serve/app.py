@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPES: Final[dict[ExplainFormat, str]] = {
     "json": "application/json",
     "html": "text/html; charset=utf-8",
+    "pdf": "application/pdf",
     "fhir": "application/fhir+json",
     "dicom-sr": "application/dicom",
     "dicom-sc": "application/dicom",

@@ -61,7 +61,7 @@
     at("empty").hidden = true;
     at("tools").hidden = false;
     at("shown").textContent = title;
-    link("json", job, "json", true); link("fhir", job, "fhir", true);
+    link("json", job, "json", true); link("pdf", job, "pdf", true); link("fhir", job, "fhir", true);
     link("sr", job, "dicom-sr", isDicom); link("sc", job, "dicom-sc", isDicom);
     at("page").hidden = false;
     at("page").src = `/v1/results/${job.id}/html`;
