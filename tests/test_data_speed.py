@@ -37,7 +37,7 @@ def test_a_pass_reads_every_image_once(benchmark: ModuleType, tmp_path: Path) ->
 
 def test_the_movers_that_are_compared_agree(benchmark: ModuleType) -> None:
     small = np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)
-    film = np.asarray(Image.fromarray(small).resize((96, 96), Image.Resampling.BICUBIC))[None]
+    film = np.array(Image.fromarray(small).resize((96, 96), Image.Resampling.BICUBIC))[None]
     forward = benchmark.affine(benchmark.DEFAULTS, np.array([0.9, 0.5, 0.4, -0.4]))
     first, *others = (move(0).astype(int) for move in benchmark.movers(film, forward).values())
     assert abs(first - film[0])[20:76, 20:76].mean() > 5, "it moves"
