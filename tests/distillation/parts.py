@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdistill.distillation.assembly import (
+    build_collator,
     build_objective,
-    build_region_masks,
     privileged_teacher,
     step_draws,
     text_order_of,
@@ -75,8 +75,7 @@ def make_parts(
         teacher_hidden_size=width,
     )
     images = load_images(world.studies)
-    masks = build_region_masks(settings, config, targets, model, images, count=lambda name, n: None)
-    collator = Collator(images, targets, model.config, config.texts_per_chunk, settings.blank_image, masks)
+    collator = build_collator(settings, config, targets, model, images, seed, count=lambda name, n: None)
     objective = build_objective(
         settings, config, targets, privileged_teacher(settings, config, world.teacher, targets.studies)
     )

@@ -9,13 +9,23 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from kdistill.distillation.config import HEAD_TERMS, TEXT_TERMS, ArmConfig, DistillationConfig
+from kdistill.distillation.augment import Augmenter
+from kdistill.distillation.collate import Collator
+from kdistill.distillation.config import (
+    HEAD_TERMS,
+    TEXT_TERMS,
+    ArmConfig,
+    DistillationConfig,
+    GeometricPhotometric,
+    NoAugmentation,
+)
 from kdistill.distillation.consistency import statement_sequences
 from kdistill.distillation.draws import StepDraws
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.on_policy import PrivilegedTeacher
 from kdistill.distillation.regions import RegionMasks
 from kdistill.distillation.targets import TrainingTargets, check_vocabularies, load_query_embeddings
+from kdistill.distillation.views import FrontalViews
 from kdistill.errors import ConfigError
 from kdistill.records import Study
 from kdistill.student.config import StudentConfig, TextOrder, TransformersLanguageConfig
@@ -167,6 +177,49 @@ def build_objective(
     )
 
 
+def build_collator(
+    arm: ArmConfig,
+    config: DistillationConfig,
+    targets: TrainingTargets,
+    model: KDistillStudent,
+    images: np.ndarray,
+    seed: int,
+    count: Callable[[str, int], None],
+) -> Collator:
+    """What turns the visits of a training into batches; no other collator augments, or draws views."""
+    views = training_views(config, targets, seed, count)
+    return Collator(
+        images,
+        targets,
+        model.config,
+        config.texts_per_chunk,
+        arm.blank_image,
+        build_region_masks(arm, config, targets, model, images, count, views),
+        augmenter(arm, config, seed),
+        views,
+    )
+
+
+def augmenter(arm: ArmConfig, config: DistillationConfig, seed: int) -> Augmenter | None:
+    """What changes the training images; None where nothing does. A blank image has nothing to change or to move."""
+    match config.augmentation:
+        case NoAugmentation():
+            return None
+        case GeometricPhotometric() as settings:
+            return None if arm.blank_image else Augmenter(settings, seed)
+
+
+def training_views(
+    config: DistillationConfig, targets: TrainingTargets, seed: int, count: Callable[[str, int], None]
+) -> FrontalViews | None:
+    """What chooses among a study's frontal images; None where training shows the first."""
+    if config.training_view == "first":
+        return None
+    views = FrontalViews.of(targets.studies, seed)
+    count("studies_with_several_frontal_images", views.num_with_several)
+    return views
+
+
 def build_region_masks(
     arm: ArmConfig,
     config: DistillationConfig,
@@ -174,6 +227,7 @@ def build_region_masks(
     model: KDistillStudent,
     images: np.ndarray,
     count: Callable[[str, int], None],
+    views: FrontalViews | None = None,
 ) -> RegionMasks | None:
     """The where term's regions, in the standard film's frame or in that of each film; None without the term.
 
@@ -183,7 +237,7 @@ def build_region_masks(
         return None
     if config.where_frame == "fixed" or arm.blank_image:
         return RegionMasks(targets.region_table, num_patches(model))
-    several = FrameFinder().find_many(images, targets.image_rows)
+    several = FrameFinder().find_many(images, targets.image_rows if views is None else views.image_rows)
     count("where_frame_found", int(several.found.sum()))
     count("where_frame_fell_back", int((~several.found).sum()))
     return RegionMasks(targets.region_table, num_patches(model), several.frames)

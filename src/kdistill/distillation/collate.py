@@ -11,19 +11,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from kdistill.distillation.augment import Augmenter
 from kdistill.distillation.regions import RegionMasks
 from kdistill.distillation.targets import TrainingTargets
 from kdistill.distillation.texts import Joined
+from kdistill.distillation.views import FrontalViews
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.images import blank, pixel_values
 from kdistill.student.language import IGNORE_INDEX
 
 
 class Visit(NamedTuple):
-    """One look at a training study: its number, and whether its texts are decoded too."""
+    """One look at a training study: its number, whether its texts are decoded too, and the how manieth of the run."""
 
     study: int
     with_texts: bool = True
+    number: int = 0
 
 
 class Visits(Dataset):
@@ -56,7 +59,7 @@ class VisitOrder(Sampler[Visit]):
         done, epoch = 0, 0
         while done < self.num_visits:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_studies)[: self.num_visits - done]
-            yield from (Visit(n, (done + i) % self.text_every == 0) for i, n in enumerate(order.tolist()))
+            yield from (Visit(n, i % self.text_every == 0, i) for i, n in enumerate(order.tolist(), start=done))
             done, epoch = done + len(order), epoch + 1
 
 
@@ -72,7 +75,8 @@ class Collator:
         joined: text batches that hold both; is_rationale bool [n] says which target tokens are the rationale's, and
         is_taught bool [n] which ones topk_ids and topk_log_probs are for;
         statement_index, region_index int64 [E, 2] (image, observation); statement_rows, region_rows int64 [E];
-        region_masks float32 [E, P], the share of each patch inside the region, where the where term is on.
+        region_masks float32 [E, P], the share of each patch inside the region, where the where term is on (a region
+        that an augmented image has lost is left out of all three).
 
     Attributes:
         images: uint8 [M, S, S], memory-mapped.
@@ -81,6 +85,8 @@ class Collator:
         texts_per_chunk: Texts of similar length padded together.
         blank_image: Show mean grey instead of every image.
         region_masks: Draws the regions of the where term; None without it.
+        augment: Changes the images, and the regions with them; None shows them as they are.
+        views: Chooses among a study's frontal images; None shows the first.
     """
 
     images: np.ndarray
@@ -89,15 +95,16 @@ class Collator:
     texts_per_chunk: int
     blank_image: bool = False
     region_masks: RegionMasks | None = None
+    augment: Augmenter | None = None
+    views: FrontalViews | None = None
 
     def __call__(self, visits: Sequence[Visit]) -> dict[str, Any]:
         """Build the batch of these visits."""
         rows = np.array([visit.study for visit in visits])
         targets = self.targets
-        images = self.images[targets.image_rows[rows]]
+        films, images, forward = self._shown(visits)
         statement_index, statement_rows = _stated(targets.statements[rows])
-        region_index, region_rows = _stated(targets.regions[rows])
-        batch = {
+        return {
             "study_numbers": torch.from_numpy(rows),
             "pixel_values": pixel_values(blank(images, self.config) if self.blank_image else images, self.config),
             "label_targets": torch.from_numpy(targets.labels[rows]),
@@ -108,12 +115,31 @@ class Collator:
             "joined": self._joined(_decoded(targets.joined, visits)),
             "statement_index": statement_index,
             "statement_rows": statement_rows,
-            "region_index": region_index,
-            "region_rows": region_rows,
+            **self._regions(rows, films, forward),
         }
-        if self.region_masks is not None:
-            batch["region_masks"] = self.region_masks(rows[region_index[:, 0].numpy()], region_rows.numpy())
-        return batch
+
+    def _shown(self, visits: Sequence[Visit]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Films int64 [B] as `region_masks` numbers them, images uint8 [B, S, S], and where their points went."""
+        studies, numbers = [visit.study for visit in visits], [visit.number for visit in visits]
+        if self.views is None:
+            films, image_rows = np.array(studies), self.targets.image_rows
+        else:
+            films, image_rows = self.views(studies, numbers), self.views.image_rows
+        images = self.images[image_rows[films]]
+        if self.augment is None:
+            return films, images, None
+        return films, *self.augment(images, studies, numbers)
+
+    def _regions(self, rows: np.ndarray, films: np.ndarray, forward: np.ndarray | None) -> dict[str, Tensor]:
+        index, regions = _stated(self.targets.regions[rows])
+        found = {"region_index": index, "region_rows": regions}
+        if self.region_masks is None:
+            return found
+        image = index[:, 0].numpy()
+        if forward is None:
+            return {**found, "region_masks": self.region_masks(films[image], regions.numpy())}
+        masks, visible = self.region_masks.moved(films[image], regions.numpy(), forward[image])
+        return {name: part[visible] for name, part in {**found, "region_masks": masks}.items()}
 
     def _texts(
         self, sequences: Sequence[list[int] | None], spans: Sequence[tuple[int, int] | None]

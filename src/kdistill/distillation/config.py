@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,6 +22,7 @@ HEAD_TERMS: Final[frozenset[Term]] = frozenset({"consistency", "counterfactual"}
 LabelSource = Literal["explicit", "teacher", "none"]
 RationaleSource = Literal["teacher", "template", "shuffled_teacher", "none"]
 ImpressionKind = Literal["written", "canonical"]
+TrainingView = Literal["first", "any_frontal"]
 
 
 class TermWeights(ConfigModel):
@@ -78,6 +79,42 @@ class CounterfactualConfig(ConfigModel):
         default=0.1, ge=0, le=1, description="Others stay whose attention mass in the removed patches is at most this."
     )
     stay: float = Field(default=1.0, ge=0, description="Weight of the others' squared drift.")
+
+
+class NoAugmentation(ConfigModel):
+    """Training shows the images as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+class GeometricPhotometric(ConfigModel):
+    """Each visit turns, zooms, shifts and re-exposes its training image, evenly within these bounds (see `augment`).
+
+    The bounds are what positioning and exposure may do between two films of one patient; they were written down, not
+    tuned. They are capped where a film would no longer be upright. There is no flip: sides carry meaning.
+    """
+
+    kind: Literal["geometric_photometric"]
+    max_rotation_degrees: float = Field(default=7.0, ge=0, le=30, description="Turned by up to this, either way.")
+    max_shift: float = Field(
+        default=0.05, ge=0, le=0.25, description="Shifted by up to this share of the image's side, across and along."
+    )
+    max_scale: float = Field(
+        default=0.1, ge=0, le=0.5, description="Zoomed by 1 / (1 + this) to 1 + this, evenly in the logarithm."
+    )
+    max_brightness: float = Field(
+        default=0.1, ge=0, le=0.5, description="Added or taken off, as a share of the range from black to white."
+    )
+    max_contrast: float = Field(
+        default=0.2, ge=0, le=1, description="Distance from middle grey times 1 / (1 + this) to 1 + this."
+    )
+    max_gamma: float = Field(default=0.2, ge=0, le=1, description="Raised to the power of 1 / (1 + this) to 1 + this.")
+    max_noise: float = Field(
+        default=0.02, ge=0, le=0.2, description="Largest standard deviation of the noise, a share of black to white."
+    )
+
+
+AugmentationConfig = Annotated[NoAugmentation | GeometricPhotometric, Field(discriminator="kind")]
 
 
 class ArmConfig(ConfigModel):
@@ -187,6 +224,19 @@ class DistillationConfig(ConfigModel):
     )
     pack_texts: bool = Field(
         default=True, description="Let texts share rows instead of padding them, if the decoder can keep them apart."
+    )
+    augmentation: AugmentationConfig = Field(
+        default=NoAugmentation(), description="What training does to its images; prediction never does."
+    )
+    training_view: TrainingView = Field(
+        default="first",
+        description="Image of a study that training shows: the first, or one of its frontal ones, drawn at each visit. "
+        "Prediction reads the first.",
+    )
+    data_workers: int = Field(
+        default=0,
+        ge=0,
+        description="Processes that build batches ahead of the steps; they change no result.",
     )
     stages: Literal["joint", "visual_then_reasoning"] = Field(
         default="joint",

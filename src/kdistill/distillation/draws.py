@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,8 @@ from torch import Tensor
 
 from kdistill.distillation.config import ConsistencyConfig, CounterfactualConfig, OnPolicyConfig
 from kdistill.distillation.consistency import statement_batch
+from kdistill.distillation.streams import Draw, generator
 from kdistill.observations import FINDINGS, INDEX
-
-
-class Draw(IntEnum):
-    """What is drawn; each has random numbers of its own."""
-
-    ON_POLICY = 0
-    TOKENS = 1
-    CONSISTENCY = 2
-    COUNTERFACTUAL = 3
-
-
-def generator(what: Draw, seed: int, step: int, study: int = 0) -> np.random.Generator:
-    """The random numbers of one thing drawn in one step for one study."""
-    return np.random.default_rng([seed, step, study, int(what)])
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdistill.distillation.augment import moved_masks
 from kdistill.observations import OBSERVATIONS
 from kdistill.records import RationaleEntry, Side, Zone
 from kdistill.sites import boxes, rasterise, to_frame
+
+#: Of a region that was moved at least this share has to be on the film still, or nobody is asked to look there.
+MIN_VISIBLE: Final = 0.5
 
 
 class Region(NamedTuple):
@@ -68,16 +72,37 @@ class RegionMasks:
         Args:
             table: The regions.
             num_patches: P of the model; the patch grid is square.
-            frames: float64 [N, 5], each study's frame (see `sites.Frame`); None: the standard film's for all.
+            frames: float64 [F, 5], each film's frame (see `sites.Frame`); None: the standard film's for all.
         """
         self._boxes, self._grid_size, self._frames = table.boxes, int(num_patches**0.5), frames
         self._standard = table.masks(num_patches)
 
-    def __call__(self, studies: np.ndarray, regions: np.ndarray) -> Tensor:
-        """float32 [E, P]: share of each patch inside region `regions[e]` on the film of study `studies[e]`."""
+    def __call__(self, films: np.ndarray, regions: np.ndarray) -> Tensor:
+        """float32 [E, P]: share of each patch inside region `regions[e]` on film `films[e]`."""
         if self._frames is None:
             return self._standard[torch.from_numpy(regions)]
-        return _masks(to_frame(self._boxes[regions], self._frames[studies, None]), self._grid_size)
+        return _masks(self._placed(films, regions), self._grid_size)
+
+    def moved(self, films: np.ndarray, regions: np.ndarray, forward: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The same on films that were moved.
+
+        Args:
+            films: int64 [E].
+            regions: int64 [E].
+            forward: float64 [E, 2, 3], where the points of each film went (see `augment.affine`).
+
+        Returns:
+            float32 [E, P], and bool [E]: enough of the region is on the film (`MIN_VISIBLE`).
+        """
+        boxes = self._placed(films, regions)
+        masks = moved_masks(boxes, forward, self._grid_size).reshape(len(regions), self._grid_size**2)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        area = sides.prod(-1).sum(-1) * np.linalg.det(forward[:, :, :2]) * self._grid_size**2
+        return torch.from_numpy(masks), torch.from_numpy(masks.sum(-1) >= MIN_VISIBLE * area)
+
+    def _placed(self, films: np.ndarray, regions: np.ndarray) -> np.ndarray:
+        boxes = self._boxes[regions]
+        return boxes if self._frames is None else to_frame(boxes, self._frames[films, None])
 
 
 def _masks(regions: np.ndarray, grid_size: int) -> Tensor:

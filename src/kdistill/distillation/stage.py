@@ -15,8 +15,8 @@ from kdistill.artifact import CHECKPOINTS, StageWriter
 from kdistill.distillation.assembly import (
     MODEL,
     active_terms,
+    build_collator,
     build_objective,
-    build_region_masks,
     privileged_teacher,
     query_embeddings,
     refuse_unfounded,
@@ -25,7 +25,6 @@ from kdistill.distillation.assembly import (
     teacher_width,
     text_order_of,
 )
-from kdistill.distillation.collate import Collator
 from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
 from kdistill.distillation.labels import label_targets, load_stated_labels
 from kdistill.distillation.predict import Predictor, write_table
@@ -156,8 +155,7 @@ def _train(
         query_embeddings=query_embeddings(arm, student, folders.rationales),
     )
     stage.log("student", parameters=dict(model.parts()), terms=list(arm.terms), steps=config.num_steps(name))
-    images = load_images(folders.studies)
-    masks = build_region_masks(arm, config, targets, model, images, stage.count)
+    collator = build_collator(arm, config, targets, model, load_images(folders.studies), seed, stage.count)
     plan = Plan(
         num_steps=config.num_steps(name),
         seed=seed,
@@ -170,7 +168,6 @@ def _train(
         on_progress=on_progress,
     )
     objective = build_objective(arm, config, targets, privileged_teacher(arm, config, folders.teacher, studies))
-    collator = Collator(images, targets, model.config, config.texts_per_chunk, arm.blank_image, masks)
     write_jsonl(stage.dir / HISTORY, train(model, objective, collator, config, plan))
     return model
 

@@ -240,7 +240,9 @@ def training_arguments(config: DistillationConfig, plan: Plan, micro_batch: int)
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
-        dataloader_num_workers=0,
+        dataloader_num_workers=config.data_workers,
+        # A worker that is forked shares the memory-mapped images; any other start would copy them all.
+        dataloader_multiprocessing_context="fork" if config.data_workers else None,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )

@@ -194,7 +194,7 @@ def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
             on_progress=on_progress,
         )
 
-    settings = recipe.distillation.model_dump(mode="json", exclude={"arms", "seeds"})
+    settings = recipe.distillation.model_dump(mode="json", exclude={"arms", "seeds", "data_workers"})
     config = {"threads": recipe.threads, "student": recipe.student.model_dump(mode="json"), "distillation": settings}
     inputs = {"studies": run.studies, "labels": run.labels, "rationales": run.rationales, "teacher": run.teacher}
     if read_dir:
