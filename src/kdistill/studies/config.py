@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -43,9 +44,14 @@ class FolderStudies(ImageSource):
 
 
 class NihStudies(ImageSource):
-    """NIH ChestX-ray14 in folders that hold labels.csv (the Data_Entry columns and `image`) and the images it names."""
+    """NIH ChestX-ray14 as NIH gives it, or a part of it: labels.csv (the Data_Entry columns and `image`) and images."""
 
     kind: Literal["nih_cxr14"] = "nih_cxr14"
+    split: Literal["official", "hash"] | None = Field(
+        default=None,
+        description="official: by train_val_list.txt and test_list.txt; hash: by patient. Not said: official, but a "
+        "folder with labels.csv by hash.",
+    )
 
 
 class CovidNotesStudies(ImageSource):
@@ -54,7 +60,61 @@ class CovidNotesStudies(ImageSource):
     kind: Literal["covid_notes"] = "covid_notes"
 
 
-FileSource = Annotated[FolderStudies | NihStudies | CovidNotesStudies, Field(discriminator="kind")]
+class CheXpertSource(ImageSource):
+    """What CheXpert and CheXpert Plus share."""
+
+    valid_as: Literal["validate", "test"] = Field(
+        default="test",
+        description="What the official valid part is. What no official part serves is split off train by patient hash.",
+    )
+
+
+class CheXpertStudies(CheXpertSource):
+    """CheXpert-v1.0 or -small: train.csv, valid.csv, a test table where present, and the images; no reports."""
+
+    kind: Literal["chexpert"] = "chexpert"
+    train_table: Literal["train.csv", "train_cheXbert.csv", "train_visualCheXbert.csv"] = Field(
+        default="train.csv",
+        description="Whose labels the training part has: CheXpert labeler, CheXbert, VisualCheXbert.",
+    )
+
+
+class CheXpertPlusStudies(CheXpertSource):
+    """CheXpert Plus: the reports to CheXpert's images, which are read as PNG or DICOM."""
+
+    kind: Literal["chexpert_plus"] = "chexpert_plus"
+    table: str = Field(default="df_chexpert_plus_240401.csv", description="Name of the table, in the folder.")
+    images: Literal["png", "dicom"] = Field(default="png", description="Which of the two forms to read.")
+    image_root: str | None = Field(
+        default=None,
+        description="Folder below `path` that holds train and valid. Not said: PNG or DICOM, as `images` says.",
+    )
+    labels: Literal["none", "findings", "impression", "report"] = Field(
+        default="none",
+        description="Take the CheXbert labels of this section (labels_dir/<section>_fixed.json); none: the run's "
+        "labeler reads the reports.",
+    )
+    labels_dir: str = Field(default="chexbert_labels", description="Folder of the CheXbert label files, below `path`.")
+
+    @field_validator("table", "image_root", "labels_dir")
+    @classmethod
+    def _below_the_folder(cls, name: str | None) -> str | None:
+        if name is not None and os.path.normpath(name).startswith(("..", "/")):
+            raise ValueError("must lie below `path`: make `path` the folder that holds both")
+        return name
+
+
+class BraxStudies(ImageSource):
+    """BRAX: images and labels mined from Portuguese reports, which are not public."""
+
+    kind: Literal["brax"] = "brax"
+    images: Literal["png", "dicom"] = Field(default="png", description="Which of the two forms to read.")
+
+
+FileSource = Annotated[
+    FolderStudies | NihStudies | CovidNotesStudies | CheXpertStudies | CheXpertPlusStudies | BraxStudies,
+    Field(discriminator="kind"),
+]
 
 
 class CombinedStudies(ConfigModel):
@@ -72,9 +132,9 @@ class CombinedStudies(ConfigModel):
     def _one_size(cls, sources: tuple[FileSource, ...]) -> tuple[FileSource, ...]:
         if len({source.size_px for source in sources}) > 1:
             raise ValueError("all sources need the same size_px")
+        if {"chexpert", "chexpert_plus"} <= {source.kind for source in sources}:
+            raise ValueError("chexpert and chexpert_plus hold the same patients and images: take one of them")
         return sources
 
 
-StudiesConfig = Annotated[
-    PhantomStudies | FolderStudies | NihStudies | CovidNotesStudies | CombinedStudies, Field(discriminator="kind")
-]
+StudiesConfig = Annotated[PhantomStudies | CombinedStudies | FileSource, Field(discriminator="kind")]

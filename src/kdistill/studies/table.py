@@ -33,9 +33,9 @@ class Problems:
         self.where = where
         self.found: list[str] = []
 
-    def add(self, line: int, what: str) -> None:
-        """Note one problem at a line of the file (the header is line 1)."""
-        self.found.append(f"line {line}: {what}")
+    def add(self, line: int, what: str, file: str = "") -> None:
+        """Note one problem at a line of the file (the header is line 1); `file` where there are several."""
+        self.found.append(f"{file} line {line}: {what}".lstrip())
 
     def raise_if_any(self, remedy: str) -> None:
         """Raise InputError with the first 50 problems and the number of the rest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -93,14 +94,32 @@ def refuse_shared_patients(studies: list[Study]) -> None:
     Raises:
         PolicyError: With the number of such patients; no id is named.
     """
-    splits: dict[str, set[str]] = {}
-    for study in studies:
-        splits.setdefault(study.patient_id, set()).add(study.split)
-    shared = sum(len(found) > 1 for found in splits.values())
+    refuse_patients_in_two(
+        ((study.patient_id, study.split) for study in studies),
+        "split",
+        "Split by patient, or leave the column `split` out and let a hash of patient_id decide.",
+    )
+
+
+def refuse_patients_in_two(parts: Iterable[tuple[str, str]], what: str, remedy: str) -> None:
+    """Refuse data in which a patient stands in more than one part.
+
+    Args:
+        parts: (patient, part) pairs.
+        what: What a part is called: "split", "official table".
+        remedy: What to do about it.
+
+    Raises:
+        PolicyError: With the number of such patients; no id is named.
+    """
+    found: dict[str, set[str]] = {}
+    for patient_id, part in parts:
+        found.setdefault(patient_id, set()).add(part)
+    shared = sum(len(several) > 1 for several in found.values())
     if shared:
         raise PolicyError(
-            f"{shared} patients stand in more than one split: the test would be of patients already seen",
-            remedy="Split by patient, or leave the column `split` out and let a hash of patient_id decide.",
+            f"{shared} patients stand in more than one {what}: the test would be of patients already seen",
+            remedy=remedy,
         )
 
 

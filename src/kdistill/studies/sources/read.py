@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from kdistill.studies.config import CovidNotesStudies, FileSource, FolderStudies, NihStudies
+from kdistill.studies.config import (
+    BraxStudies,
+    CheXpertPlusStudies,
+    CheXpertStudies,
+    CovidNotesStudies,
+    FileSource,
+    FolderStudies,
+    NihStudies,
+)
+from kdistill.studies.sources.brax import read_brax
+from kdistill.studies.sources.chexpert import read_chexpert
+from kdistill.studies.sources.chexpert_plus import read_chexpert_plus
 from kdistill.studies.sources.common import SourceTable, choose_images
 from kdistill.studies.sources.covid_notes import read_covid_notes
 from kdistill.studies.sources.folder import read_folder
@@ -35,3 +46,9 @@ def _read(config: FileSource) -> SourceTable:
             return read_nih(config)
         case CovidNotesStudies():
             return read_covid_notes(config)
+        case CheXpertStudies():
+            return read_chexpert(config)
+        case CheXpertPlusStudies():
+            return read_chexpert_plus(config)
+        case BraxStudies():
+            return read_brax(config)
