@@ -111,8 +111,69 @@ class BraxStudies(ImageSource):
     images: Literal["png", "dicom"] = Field(default="png", description="Which of the two forms to read.")
 
 
+class OpeniStudies(ImageSource):
+    """Indiana University films and reports (Open-i): XML reports and image folders, or the two Kaggle tables."""
+
+    kind: Literal["openi"] = "openi"
+    reports: str | None = Field(
+        default=None,
+        description="Folder or .tgz of the XML reports, within path; found by its usual name if not given.",
+    )
+    images: str | None = Field(
+        default=None, description="Folder of the images, within path; found by its usual name if not given."
+    )
+    mesh_labels: bool = Field(
+        default=False,
+        description="Take the indexers' MeSH terms as positive labels. They are also the labeler's evaluation "
+        "reference, and they beat what the report says: off by default.",
+    )
+    max_archive_mb: int = Field(
+        default=256, ge=1, description="An archive of reports that unpacks to more than this is refused."
+    )
+
+
+class PadChestStudies(ImageSource):
+    """PadChest (BIMCV): the table of 160,000 images and their labels, and the folders of 16-bit PNG files."""
+
+    kind: Literal["padchest"] = "padchest"
+    table: str | None = Field(
+        default=None, description="The table, .csv or .csv.gz, within path; found by its usual name if not given."
+    )
+    images: str = Field(default="", description="Folder that holds the numbered image folders, within path.")
+    paediatric: Literal["leave_out", "keep"] = Field(
+        default="leave_out", description="What to do with images that the table calls paediatric; counted."
+    )
+    labelled_by: Literal["any", "physician"] = Field(
+        default="any", description="Keep all studies, or only those whose labels physicians gave (27%)."
+    )
+    spanish_report: Literal["leave_out", "findings"] = Field(
+        default="leave_out",
+        description="The reports are Spanish and stemmed: no labeler or writer here reads them. `findings` hands them "
+        "on all the same.",
+    )
+
+
+class VinDrCxrStudies(ImageSource):
+    """VinDr-CXR: DICOM films, each read by three radiologists (the test set: by five, in consensus), with boxes."""
+
+    kind: Literal["vindr_cxr"] = "vindr_cxr"
+    vote: Literal["majority", "any", "all", "unanimous"] = Field(
+        default="majority",
+        description="How readers make a label. majority: more than half 1, exactly half -1, else 0. any, all: 1 if any "
+        "(all) readers mark it, else 0. unanimous: 1 or 0 where all agree, else -1.",
+    )
+
+
 FileSource = Annotated[
-    FolderStudies | NihStudies | CovidNotesStudies | CheXpertStudies | CheXpertPlusStudies | BraxStudies,
+    FolderStudies
+    | NihStudies
+    | CovidNotesStudies
+    | CheXpertStudies
+    | CheXpertPlusStudies
+    | BraxStudies
+    | OpeniStudies
+    | PadChestStudies
+    | VinDrCxrStudies,
     Field(discriminator="kind"),
 ]
 

@@ -10,6 +10,9 @@ from kdistill.studies.config import (
     FileSource,
     FolderStudies,
     NihStudies,
+    OpeniStudies,
+    PadChestStudies,
+    VinDrCxrStudies,
 )
 from kdistill.studies.sources.brax import read_brax
 from kdistill.studies.sources.chexpert import read_chexpert
@@ -18,6 +21,9 @@ from kdistill.studies.sources.common import SourceTable, choose_images
 from kdistill.studies.sources.covid_notes import read_covid_notes
 from kdistill.studies.sources.folder import read_folder
 from kdistill.studies.sources.nih_cxr14 import read_nih
+from kdistill.studies.sources.openi import read_openi
+from kdistill.studies.sources.padchest import read_padchest
+from kdistill.studies.sources.vindr_cxr import read_vindr_cxr
 
 
 def read_source(config: FileSource) -> SourceTable:
@@ -28,7 +34,7 @@ def read_source(config: FileSource) -> SourceTable:
         PolicyError: A patient stands in two splits.
     """
     table = _read(config)
-    chosen = SourceTable([], list(table.left_out))
+    chosen = SourceTable([], list(table.left_out), dict(table.counts))
     for item in table.studies:
         kept = choose_images(item, config)
         if kept is None:
@@ -52,3 +58,9 @@ def _read(config: FileSource) -> SourceTable:
             return read_chexpert_plus(config)
         case BraxStudies():
             return read_brax(config)
+        case OpeniStudies():
+            return read_openi(config)
+        case PadChestStudies():
+            return read_padchest(config)
+        case VinDrCxrStudies():
+            return read_vindr_cxr(config)
