@@ -11,10 +11,10 @@ from kdistill.errors import InputError
 from kdistill.observations import OBSERVATIONS
 from kdistill.records import Study
 from kdistill.studies.config import BraxStudies
-from kdistill.studies.sources.chexpert_format import label_columns, sex_code
+from kdistill.studies.sources.chexpert_format import label_columns, sex_code, stream
 from kdistill.studies.sources.common import SourceImage, SourceTable
 from kdistill.studies.sources.gather import Gathered
-from kdistill.studies.table import Problems, read_rows, split_of
+from kdistill.studies.table import Problems, split_of
 
 #: Version 1.1.0 and 1.0.0.
 _TABLES: Final = ("master_spreadsheet_update.csv", "master_spreadsheet.csv")
@@ -36,7 +36,7 @@ def read_brax(config: BraxStudies) -> SourceTable:
     column = "PngPath" if config.images == "png" else "DicomPath"
     problems = Problems(table.name)
     gathered = Gathered()
-    for line, row in read_rows(table, (column, *_COLUMNS, *OBSERVATIONS)):
+    for line, row in stream(table, (column, *_COLUMNS, *OBSERVATIONS)):
         if not row["PatientID"] or not row["AccessionNumber"] or not row[column]:
             problems.add(line, f"PatientID, AccessionNumber and {column} must not be empty")
         elif os.path.normpath(row[column]).startswith(("..", "/")):

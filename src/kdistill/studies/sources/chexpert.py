@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,15 +18,17 @@ from kdistill.studies.sources.chexpert_format import (
     parse_image_name,
     sex_code,
     split_of_part,
+    stream,
     view_of,
 )
 from kdistill.studies.sources.common import SourceImage, SourceTable, refuse_patients_in_two
 from kdistill.studies.sources.gather import Gathered
-from kdistill.studies.table import Problems, cell, read_rows
+from kdistill.studies.table import Problems, cell
 
 #: Names of the tables of the official parts; the later ones are those of CheXlocalize and of the test set's labels.
 _VALID_TABLES: Final = ("valid.csv", "val_labels.csv")
 _TEST_TABLES: Final = ("test.csv", "test_labels.csv", "groundtruth.csv")
+_ABOUT: Final = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
 _FOLDERS: Final[dict[Part, tuple[str, ...]]] = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 
 
@@ -41,19 +43,18 @@ def read_chexpert(config: CheXpertStudies) -> SourceTable:
     """
     release = _find_release(Path(config.path), config.train_table)
     problems = Problems("CheXpert")
-    rows = [row for part in release.tables for row in _rows(release, part, problems)]
-    refuse_patients_in_two(
-        ((row.name.patient, row.part) for row in rows),
-        "official table",
-        "Download the tables again: the official parts share no patient.",
-    )
     gathered = Gathered()
-    for row in rows:
-        study = _study(row, list(release.tables), config, problems)
+    patients: set[tuple[str, str]] = set()
+    for row in (row for part in release.tables for row in _rows(release, part, problems)):
+        patients.add((row.name.patient, row.part))
+        study = _study(row, release.tables.keys(), config, problems)
         for path in release.images(row.name):
             view = view_of(row.cells.get("Frontal/Lateral", ""), row.cells.get("AP/PA", ""), path.name)
             gathered.add(study, SourceImage(path, view), row.line, problems, row.file)
     problems.raise_if_any("Mend these lines, or download the table again.")
+    refuse_patients_in_two(
+        patients, "official table", "Download the tables again: the official parts share no patient."
+    )
     return gathered.table()
 
 
@@ -129,8 +130,10 @@ def _batches(path: Path) -> dict[str, Path]:
 def _rows(release: _Release, part: Part, problems: Problems) -> Iterator[_Row]:
     path = release.tables[part]
     column = "Study" if path.name == "groundtruth.csv" else "Path"
-    # The test set's tables do not all have the nine observations that the competition did not score.
-    for line, cells in read_rows(path, (column, *(OBSERVATIONS_5 if part == "test" else OBSERVATIONS))):
+    # The test set's tables tell neither age nor sex, and need not have what the competition did not score.
+    required = OBSERVATIONS_5 if part == "test" else OBSERVATIONS
+    optional = [name for name in (*_ABOUT, *OBSERVATIONS) if name not in required]
+    for line, cells in stream(path, (column, *required), optional):
         name = parse_image_name(cells[column])
         if name is None or name.part not in _FOLDERS[part] or (column == "Path" and not name.file):
             problems.add(line, f"{column} is not .../{part}/patient<n>/study<n>/<image>", path.name)
@@ -138,7 +141,7 @@ def _rows(release: _Release, part: Part, problems: Problems) -> Iterator[_Row]:
             yield _Row(part, path.name, line, name, cells)
 
 
-def _study(row: _Row, parts: list[Part], config: CheXpertStudies, problems: Problems) -> Study:
+def _study(row: _Row, parts: Collection[Part], config: CheXpertStudies, problems: Problems) -> Study:
     return Study(
         study_id=f"{row.name.patient_id}-{row.name.study}",
         patient_id=row.name.patient_id,

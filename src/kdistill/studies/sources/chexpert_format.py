@@ -6,13 +6,14 @@ Sources: Irvin et al. 2019, arXiv:1901.07031 (columns and label values); Chambon
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from kdistill.observations import NO_FINDING, OBSERVATIONS, LabelState
 from kdistill.records import Split
 from kdistill.studies.config import CheXpertSource
-from kdistill.studies.table import Problems, parse_state, split_of
+from kdistill.studies.table import Problems, parse_state, read_columns, split_of, table_header
 
 Part = Literal["train", "valid", "test"]
 
@@ -75,6 +76,18 @@ def view_of(frontal_lateral: str, ap_pa: str, file: str) -> str | None:
             return "LATERAL"
         case _:
             return None
+
+
+def stream(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines of a large table as (line number, cells) with these columns only, `optional` ones where it has them.
+
+    Raises:
+        InputError: As `read_columns`.
+    """
+    header = table_header(path)
+    names = (*required, *(name for name in optional if name in header))
+    for line, values in read_columns(path, names):
+        yield line, dict(zip(names, values, strict=True))
 
 
 def sex_code(text: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,16 +17,18 @@ from kdistill.studies.sources.chexpert_format import (
     parse_image_name,
     sex_code,
     split_of_part,
+    stream,
     view_of,
     without_denial,
 )
 from kdistill.studies.sources.common import SourceImage, SourceTable, refuse_patients_in_two
 from kdistill.studies.sources.gather import Gathered
-from kdistill.studies.table import Problems, cell, parse_state, read_rows
+from kdistill.studies.table import Problems, cell, parse_state
 
+_KEYS: Final = ("path_to_image", "path_to_dcm", "deid_patient_id", "patient_report_date_order", "split")
 _COLUMNS: Final = (
-    *("path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "patient_report_date_order"),
-    *("section_clinical_history", "section_history", "section_findings", "section_impression", "age", "sex", "split"),
+    *("path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "section_clinical_history", "section_history"),
+    *("section_findings", "section_impression", "age", "sex", "split"),
 )
 _PARTS: Final[Mapping[str, Part]] = {"train": "train", "valid": "valid"}
 
@@ -43,30 +45,24 @@ def read_chexpert_plus(config: CheXpertPlusStudies) -> SourceTable:
         PolicyError: A patient stands in both official parts.
     """
     folder = Path(config.path)
-    problems = Problems(config.table)
-    rows = list(_named_rows(folder / config.table, config, problems))
-    refuse_patients_in_two(
-        ((name.patient, cells["split"]) for _, cells, name in rows),
-        "official part",
-        "Download the table again: the official parts share no patient.",
-    )
-    _check_patients(rows, problems)
-    priors = _priors(rows, problems)
+    table, problems = folder / config.table, Problems(config.table)
+    index = _Index(_named_rows(table, _KEYS, config, problems), problems)
     labels = _Labels(folder, config)
     root = _image_root(folder, config)
-    parts = sorted({_PARTS[cells["split"]] for _, cells, _ in rows})
     gathered = Gathered()
-    for line, cells, name in rows:
-        study = _study(cells, name, labels.of(cells), priors, parts, config)
+    columns = (*_COLUMNS, "report") if config.labels == "report" else _COLUMNS
+    for line, cells, name in _named_rows(table, columns, config, Problems(config.table)):  # its mistakes are known
+        study = _study(cells, name, labels.of(cells), index, config)
         view = view_of(cells["frontal_lateral"], cells["ap_pa"], name.file)
         gathered.add(study, SourceImage(_image_path(root, name, config), view), line, problems)
     problems.raise_if_any("Mend these lines, or download the table again.")
     return gathered.table()
 
 
-def _named_rows(path: Path, config: CheXpertPlusStudies, problems: Problems) -> Iterable[Row]:
+def _named_rows(path: Path, columns: Sequence[str], config: CheXpertPlusStudies, problems: Problems) -> Iterator[Row]:
+    """The table is read twice, so that its reports are never held beside the studies that are made of them."""
     column = "path_to_dcm" if config.images == "dicom" else "path_to_image"
-    for line, cells in read_rows(path, _COLUMNS):
+    for line, cells in stream(path, columns):
         name = parse_image_name(cells[column])
         if name is None or not name.file:
             problems.add(line, f"{column} is not .../patient<n>/study<n>/<image>")
@@ -76,34 +72,43 @@ def _named_rows(path: Path, config: CheXpertPlusStudies, problems: Problems) -> 
             yield line, cells, name
 
 
-def _check_patients(rows: Iterable[Row], problems: Problems) -> None:
-    """Path and deid_patient_id must tell the same patients apart: the split goes by one of them."""
-    by_path: dict[str, str] = {}
-    by_id: dict[str, str] = {}
-    for line, cells, name in rows:
-        patient_id = cells["deid_patient_id"]
-        if by_path.setdefault(name.patient, patient_id) != patient_id or (
-            by_id.setdefault(patient_id, name.patient) != name.patient
-        ):
-            problems.add(line, "deid_patient_id and the patient of the path do not go together")
+class _Index:
+    """What needs the whole table: which official parts it has, and the study before each.
+
+    Attributes:
+        parts: The official parts.
+        priors: study_id -> the study before it, for all but each patient's first.
+    """
+
+    def __init__(self, rows: Iterable[Row], problems: Problems) -> None:
+        patients: set[tuple[str, str]] = set()
+        by_path: dict[str, str] = {}
+        by_id: dict[str, str] = {}
+        orders: dict[str, dict[str, int]] = {}
+        for line, cells, name in rows:
+            patients.add((name.patient, cells["split"]))
+            patient_id, order = cells["deid_patient_id"], cells["patient_report_date_order"].removesuffix(".0")
+            # The split goes by the patient of the path; both must tell the same patients apart.
+            known = by_path.setdefault(name.patient, patient_id), by_id.setdefault(patient_id, name.patient)
+            if known != (patient_id, name.patient):
+                problems.add(line, "deid_patient_id and the patient of the path do not go together")
+            if order.isdecimal():
+                orders.setdefault(name.patient, {}).setdefault(_study_id(name), int(order))
+            elif order:
+                problems.add(line, f"patient_report_date_order {order!r} is no number")
+        refuse_patients_in_two(
+            patients, "official part", "Download the table again: the official parts share no patient."
+        )
+        self.parts = {_PARTS[part] for _, part in patients}
+        self.priors = {study_id: prior for studies in orders.values() for study_id, prior in _priors(studies)}
 
 
-def _priors(rows: Iterable[Row], problems: Problems) -> dict[str, str]:
-    """study_id -> the study before it, for all but each patient's first."""
-    orders: dict[str, dict[str, int]] = {}
-    for line, cells, name in rows:
-        text = cells["patient_report_date_order"].removesuffix(".0")
-        if text.isdecimal():
-            orders.setdefault(name.patient, {}).setdefault(_study_id(name), int(text))
-        elif text:
-            problems.add(line, f"patient_report_date_order {text!r} is no number")
-    priors: dict[str, str] = {}
-    for studies in orders.values():
-        for study_id, order in studies.items():
-            before = [(other, earlier) for earlier, other in studies.items() if other < order]
-            if before:
-                priors[study_id] = max(before)[1]
-    return priors
+def _priors(orders: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """(study, the one before it) of one patient; studies of equal order have none of each other."""
+    for study_id, order in orders.items():
+        before = [(earlier, other) for other, earlier in orders.items() if earlier < order]
+        if before:
+            yield study_id, max(before)[1]
 
 
 class _Labels:
@@ -121,7 +126,7 @@ class _Labels:
             case "none":
                 return None
             case "report":
-                text = cells.get("report", "")
+                text = cells["report"]
             case _:
                 text = cells[f"section_{self._section}"]
         return self._states.get(cells["path_to_image"]) if text else None
@@ -187,25 +192,24 @@ def _study_id(name: ImageName) -> str:
 
 
 def _study(
-    cells: Mapping[str, str],
+    cells: dict[str, str],
     name: ImageName,
     labels: dict[str, LabelState] | None,
-    priors: Mapping[str, str],
-    parts: list[Part],
+    index: _Index,
     config: CheXpertPlusStudies,
 ) -> Study:
     study_id = _study_id(name)
     return Study(
         study_id=study_id,
         patient_id=name.patient_id,
-        split=split_of_part(_PARTS[cells["split"]], name.patient_id, parts, config),
+        split=split_of_part(_PARTS[cells["split"]], name.patient_id, index.parts, config),
         images=(),
         source="CheXpert Plus",
         sex=sex_code(cells["sex"]),
-        age=cell(dict(cells), "age", float),
+        age=cell(cells, "age", float),
         indication=cells["section_clinical_history"] or cells["section_history"],
         findings=cells["section_findings"],
         impression=cells["section_impression"],
         labels=labels,
-        prior_study_id=priors.get(study_id),
+        prior_study_id=index.priors.get(study_id),
     )

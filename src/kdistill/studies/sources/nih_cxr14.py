@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from kdistill.errors import InputError
-from kdistill.observations import INDEX, LabelState
+from kdistill.observations import NO_FINDING, LabelState
 from kdistill.records import Split, Study
 from kdistill.studies.config import NihStudies
 from kdistill.studies.sources.common import SourceImage, SourceStudy, SourceTable, refuse_shared_patients
+from kdistill.studies.sources.label_columns import columns_of_findings
 from kdistill.studies.table import Problems, cell, read_rows, split_of
 
 #: NIH label -> CheXpert observation, where the mapping is sound (docs/data.md says why).
@@ -36,8 +37,8 @@ NIH_TO_OBSERVATION: Final[Mapping[str, str]] = {
     "Infiltration": "Lung Opacity",
     "No Finding": "No Finding",
 }
-#: Labels without a sound mapping.
-NIH_UNMAPPED: Final = frozenset(["Emphysema", "Fibrosis", "Hernia"])
+#: Labels without a sound mapping -> observations that they neither state nor let deny.
+NIH_UNMAPPED: Final[Mapping[str, tuple[str, ...]]] = {"Emphysema": (), "Fibrosis": ("Lung Opacity",), "Hernia": ()}
 
 _PART_TABLE: Final = "labels.csv"
 _TABLES: Final = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -47,6 +48,10 @@ _COLUMNS: Final = ("Image Index", "Finding Labels", "Patient ID")
 def read_nih(config: NihStudies) -> SourceTable:
     """Read NIH ChestX-ray14: labels of the 11 mapped observations are 1 or 0; the three that NIH does not label stay
     unknown. "No Finding" is 1 or unknown, as CheXpert has it.
+
+    In the official layout a 0 that the labels beside it make unsound is unknown (see `columns_of_findings`): a film
+    labelled Mass only may well show the opacity that a mass is. A folder with labels.csv keeps such zeros: the results
+    in docs/protocol.md were made with them.
 
     Left out by reason: an image in neither official list.
 
@@ -65,7 +70,7 @@ def read_nih(config: NihStudies) -> SourceTable:
         if name in seen:
             problems.add(line, "the same Image Index stands above")
         seen.add(name)
-        labels = _labels(row["Finding Labels"], line, problems)
+        labels = _labels(row["Finding Labels"], line, problems, keep_zeros=release.images is None)
         split = _split(name, f"nih-{row['Patient ID']}", lists, config)
         if split is None:
             table.left_out.append((f"{release.table.name} line {line}", "in_neither_official_list"))
@@ -147,16 +152,18 @@ def _split(name: str, patient_id: str, lists: Mapping[str, Split] | None, config
     return lists.get(name)
 
 
-def _labels(text: str, line: int, problems: Problems) -> dict[str, LabelState] | None:
+def _labels(text: str, line: int, problems: Problems, *, keep_zeros: bool) -> dict[str, LabelState] | None:
     names = text.split("|")
     unknown = [name for name in names if name not in NIH_TO_OBSERVATION and name not in NIH_UNMAPPED]
     if unknown or (len(names) > 1 and "No Finding" in names):
         problems.add(line, f"Finding Labels: {', '.join(unknown) or 'No Finding beside another'} is no label of NIH")
         return None
-    mapped = {NIH_TO_OBSERVATION[name] for name in names if name in NIH_TO_OBSERVATION}
-    labels: dict[str, LabelState] = {name: 1 if name in mapped else 0 for name in set(NIH_TO_OBSERVATION.values())}
-    labels["No Finding"] = 1 if "No Finding" in mapped else None
-    return dict(sorted(labels.items(), key=lambda item: INDEX[item[0]]))
+    stated = {NIH_TO_OBSERVATION[name] for name in names if name in NIH_TO_OBSERVATION}
+    unsure = {observation for name in names for observation in NIH_UNMAPPED.get(name, ())}
+    sound = columns_of_findings(stated, unsure, NIH_TO_OBSERVATION.values())
+    if not keep_zeros:
+        return sound
+    return {name: 0 if state is None and name != NO_FINDING else state for name, state in sound.items()}
 
 
 def _study(row: dict[str, str], labels: dict[str, LabelState], split: Split, folder: Path) -> Study:
