@@ -92,8 +92,9 @@ class Cases:
         return [s.patient_id for s in self.studies] + [p.patient_id for p in self.pairs]
 
     def truth_matrix(self) -> NDArray[np.bool_] | None:
-        """Ground truth of the test studies, bool [N, L]; None where not every study has it."""
-        if not self.studies or any(s.study_id not in self.truth for s in self.studies):
+        """Ground truth of the test studies, bool [N, L]; None where not every study has it (regions alone are none)."""
+        known = {study_id for study_id, line in self.truth.items() if line.truth}
+        if not self.studies or any(s.study_id not in known for s in self.studies):
             return None
         return np.array([[bool(self.truth[s.study_id].truth.get(o, 0)) for o in OBSERVATIONS] for s in self.studies])
 

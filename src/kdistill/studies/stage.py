@@ -127,7 +127,7 @@ class _StudyWriter:
         study = with_images(item.study, kept, rows, Path(source.path))
         self.studies.append(study)
         stage.count(f"studies_{study.split}")
-        if item.truth and study.split == "test":
+        if (item.truth or item.boxes or item.mask_paths) and study.split == "test":
             self.truths.append(self._truth(stage, item, source, shape))
 
     def _note_pixels(self, stage: StageWriter, image: np.ndarray, study: Study) -> None:

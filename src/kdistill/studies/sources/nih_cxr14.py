@@ -14,11 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from PIL import Image
+
 from kdistill.errors import InputError
 from kdistill.observations import NO_FINDING, LabelState
 from kdistill.records import Split, Study
+from kdistill.studies.boxes import NihBox, read_nih_boxes
 from kdistill.studies.config import NihStudies
-from kdistill.studies.sources.common import SourceImage, SourceStudy, SourceTable, refuse_shared_patients
+from kdistill.studies.sources.common import (
+    PixelBox,
+    SourceImage,
+    SourceStudy,
+    SourceTable,
+    refuse_shared_patients,
+)
 from kdistill.studies.sources.label_columns import columns_of_findings
 from kdistill.studies.table import Problems, cell, read_rows, split_of
 
@@ -43,6 +52,7 @@ NIH_UNMAPPED: Final[Mapping[str, tuple[str, ...]]] = {"Emphysema": (), "Fibrosis
 _PART_TABLE: Final = "labels.csv"
 _TABLES: Final = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 _COLUMNS: Final = ("Image Index", "Finding Labels", "Patient ID")
+_BOXES: Final = "BBox_List_2017.csv"
 
 
 def read_nih(config: NihStudies) -> SourceTable:
@@ -79,7 +89,30 @@ def read_nih(config: NihStudies) -> SourceTable:
             table.studies.append(SourceStudy(study, [SourceImage(path, study.view_position)]))
     problems.raise_if_any("Mend these lines, or download the table again.")
     refuse_shared_patients([item.study for item in table.studies])
+    if (folder / _BOXES).is_file():
+        _add_boxes(table.studies, read_nih_boxes(folder / _BOXES))
     return table
+
+
+def _add_boxes(items: list[SourceStudy], boxes: list[NihBox]) -> None:
+    """Readers' boxes of test films, in pixels of the film as it is stored: a copy may be smaller than the original."""
+    tests = {item.study.study_id: item for item in items if item.study.split == "test"}
+    for boxed in boxes:
+        item = tests.get(f"nih-{boxed.stem}")
+        size = None if item is None else _size_px(item.images[0].path)
+        if item is not None and size is not None:
+            scales = (size[0], size[1], size[0], size[1])
+            box = PixelBox(*(part * scale for part, scale in zip(boxed.box, scales, strict=True)))
+            item.boxes[boxed.observation] = (*item.boxes.get(boxed.observation, ()), box)
+
+
+def _size_px(path: Path) -> tuple[int, int] | None:
+    """Width and height as the file's header says; None for a file that the stage will refuse anyway."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 @dataclass(frozen=True)
