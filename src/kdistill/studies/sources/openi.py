@@ -132,9 +132,15 @@ def _reports(folder: Path, config: OpeniStudies, films: dict[str, list[str]]) ->
 
 def _kaggle_reports(path: Path, films: dict[str, list[str]]) -> Iterator[OpeniReport]:
     for _, row in read_rows(path, ("uid", "MeSH", "indication", "comparison", "findings", "impression")):
-        sections = (row[name] for name in ("comparison", "indication", "findings", "impression"))
-        terms = tuple(term.strip() for term in row["MeSH"].split(";") if term.strip())
-        yield OpeniReport(f"CXR{row['uid']}", *sections, terms, (), tuple(films.get(row["uid"], ())))
+        yield OpeniReport(
+            f"CXR{row['uid']}",
+            comparison=row["comparison"],
+            indication=row["indication"],
+            findings=row["findings"],
+            impression=row["impression"],
+            terms=tuple(term.strip() for term in row["MeSH"].split(";") if term.strip()),
+            image_ids=tuple(films.get(row["uid"], ())),
+        )
 
 
 def _reason_to_leave(report: OpeniReport, seen: set[str]) -> str | None:
