@@ -93,8 +93,8 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tupl
     """
     number = 0
     try:
-        with path.open("rb") as file:
-            reader = csv.reader(_bounded_lines(_decompressed(file), path.name))
+        with path.open("rb") as file, _decompressed(file) as text:
+            reader = csv.reader(_bounded_lines(text, path.name))
             header = [name.strip() for name in next(reader, [])]
             _require_columns(header, columns, path.name)
             pick = itemgetter(*(header.index(name) for name in columns))
@@ -143,8 +143,8 @@ def _require_columns(header: Sequence[str], columns: Sequence[str], name: str) -
 def table_header(path: Path) -> list[str]:
     """The column names of a CSV, plain or gzip; empty where it cannot be read (`read_columns` then says why)."""
     try:
-        with path.open("rb") as file:
-            return [name.strip() for name in next(csv.reader(_bounded_lines(_decompressed(file), path.name)), [])]
+        with path.open("rb") as file, _decompressed(file) as text:
+            return [name.strip() for name in next(csv.reader(_bounded_lines(text, path.name)), [])]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
         return []
 

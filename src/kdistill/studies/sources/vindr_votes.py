@@ -35,6 +35,10 @@ UNSURE: Final[Mapping[str, tuple[str, ...]]] = {
     "Lung Opacity": ("ILD", "Pulmonary fibrosis", "Tuberculosis", "Lung cavity"),
     "Lung Lesion": ("Lung cavity",),
 }
+#: "No finding" is a denial: where one reader is enough for a finding, all are needed to deny them.
+_DUAL: Final[Mapping[Vote, Vote]] = {
+    "majority": "majority", "any": "all", "all": "any", "unanimous": "unanimous",
+}  # fmt: skip
 
 
 @dataclass
@@ -82,7 +86,11 @@ def columns_of(readings: Readings, vote: Vote, labels_of_set: Collection[str]) -
         labels_of_set: The labels that this copy of the data set has at all: the Kaggle table has 14 of 28, and what it
             does not have is no column, never a 0.
     """
-    states = {name: readings.state(words, vote) for name, words in STATED.items() if set(words) <= set(labels_of_set)}
+    states = {
+        name: readings.state(words, _DUAL[vote] if name == NO_FINDING else vote)
+        for name, words in STATED.items()
+        if set(words) <= set(labels_of_set)
+    }
     stated = {name for name, state in states.items() if state == 1}
     doubtful = {name for name, state in states.items() if state == -1}
     unsure = {name for name, words in UNSURE.items() if readings.state(words, "any") == 1}
