@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -45,7 +46,7 @@ def read_openi(config: OpeniStudies) -> SourceTable:
     """
     folder = Path(config.path)
     films = _index_files(_image_folder(folder, config))
-    table = SourceTable([], counts={"reports_with_placeholders": 0})
+    table = SourceTable([], counts=Counter({"reports_with_placeholders": 0}))
     views, by_report = _projections(folder / KAGGLE_VIEWS)
     seen: set[str] = set()
     for report in _reports(folder, config, by_report):

@@ -35,10 +35,6 @@ UNSURE: Final[Mapping[str, tuple[str, ...]]] = {
     "Lung Opacity": ("ILD", "Pulmonary fibrosis", "Tuberculosis", "Lung cavity"),
     "Lung Lesion": ("Lung cavity",),
 }
-#: "No finding" is a denial: where one reader is enough for a finding, all are needed to deny them.
-_DUAL: Final[Mapping[Vote, Vote]] = {
-    "majority": "majority", "any": "all", "all": "any", "unanimous": "unanimous",
-}  # fmt: skip
 
 
 @dataclass
@@ -77,6 +73,11 @@ def tally(marking: int, readers: int, vote: Vote) -> LabelState:
             return 1 if marking == readers else -1 if marking else 0
 
 
+def _vote_on(name: str, vote: Vote) -> Vote:
+    """ "No finding" is a denial: unless the majority decides, one reader who does not share it is enough against it."""
+    return "all" if name == NO_FINDING and vote != "majority" else vote
+
+
 def columns_of(readings: Readings, vote: Vote, labels_of_set: Collection[str]) -> Labels:
     """The columns of the 14 for one image.
 
@@ -87,7 +88,7 @@ def columns_of(readings: Readings, vote: Vote, labels_of_set: Collection[str]) -
             does not have is no column, never a 0.
     """
     states = {
-        name: readings.state(words, _DUAL[vote] if name == NO_FINDING else vote)
+        name: readings.state(words, _vote_on(name, vote))
         for name, words in STATED.items()
         if set(words) <= set(labels_of_set)
     }
