@@ -65,6 +65,8 @@ CASES = [
     # A short beginning of the line belongs to the header.
     ("INDICATION: Pain.\nCT CHEST FINDINGS: Clear.", Sections(indication="Pain.", findings="Clear.")),
     ("CLINICAL: Pain.\nSTRESS TECHNIQUE: Bicycle.", Sections(indication="Pain.", technique="Bicycle.")),
+    ("INTERPRETATION: Clear.\nIMPRESSION: Normal.", Sections(findings="Clear.", impression="Normal.")),
+    ("IMPRESSION: Normal.\nINTERPRETATION: Clear.", Sections(impression="Normal.\n\nClear.")),
     ("Reason for test: Pain.\nInterpretations: Clear.", Sections(indication="Pain.", impression="Clear.")),
     (
         MIMIC,

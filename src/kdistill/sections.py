@@ -92,6 +92,7 @@ def section_spans(text: str) -> list[Span]:
     headers = [_read(match, text) for match in _HEADER.finditer(text)] if _may_have_header(text) else []
     if not headers:
         return [Span("findings", 0, len(text))]
+    headers = _name_interpretations(headers, text)
     spans = [Span("other", 0, headers[0].start)]
     ends = [header.start for header in headers[1:]] + [len(text)]
     for header, end in zip(headers, ends, strict=True):
@@ -117,6 +118,16 @@ def _read(match: re.Match[str], text: str) -> Span:
         if (line or start < _HEADER_LINE_CHARS) and ":" not in text[line:start]:
             start = line
     return Span(name, start, match.end())  # type: ignore[arg-type]
+
+
+def _name_interpretations(headers: list[Span], text: str) -> list[Span]:
+    """An interpretation is the impression, but findings where an impression of another name follows it."""
+    plain = ["interpretation" not in text[header.start : header.end].lower() for header in headers]
+    last = max((n for n, header in enumerate(headers) if plain[n] and header.name == "impression"), default=-1)
+    return [
+        header._replace(name="findings") if header.name == "impression" and not plain[n] and n < last else header
+        for n, header in enumerate(headers)
+    ]
 
 
 def _body(header: Span, end: int, text: str) -> list[Span]:

@@ -189,7 +189,7 @@ def test_the_kaggle_layout_is_split_by_hash_and_lacks_the_labels_that_it_lacks(t
     studies, truth = store.load_studies(out), store.load_truth(out)
     assert {s.split for s in studies} == {"train", "validate", "test"} and truth is not None
     kept = next(s for s in studies if s.split == "train" and int(s.study_id.removeprefix("vindr-k")) % 2)
-    assert kept.labels is not None and kept.labels["Consolidation"] == 1
+    assert kept.labels is not None and kept.labels["Consolidation"] == 1 and kept.labels["Lung Lesion"] == 0
     assert not {"Pneumonia", "Edema", "Fracture"} & set(kept.labels)
     sick = [t for t in truth.values() if t.truth["Consolidation"]]
     assert sick and all(set(t.masks) == {"Consolidation"} for t in sick)

@@ -90,7 +90,7 @@ def columns_of(readings: Readings, vote: Vote, labels_of_set: Collection[str]) -
     states = {
         name: readings.state(words, _vote_on(name, vote))
         for name, words in STATED.items()
-        if set(words) <= set(labels_of_set)
+        if not set(words).isdisjoint(labels_of_set)
     }
     stated = {name for name, state in states.items() if state == 1}
     doubtful = {name for name, state in states.items() if state == -1}
