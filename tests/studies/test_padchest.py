@@ -9,6 +9,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from kdistill.errors import InputError
 from kdistill.observations import FINDINGS, INDEX, OBSERVATIONS
@@ -203,3 +204,9 @@ def test_no_label_states_an_observation_and_leaves_it_open():
     for name, words in STATED.items():
         assert len(set(words)) == len(words) and not set(words) & set(UNSURE.get(name, ()))
     assert set(STATED) == set(FINDINGS) and set(UNSURE) <= set(FINDINGS)
+
+
+@pytest.mark.parametrize("images", ["..", "/etc", "a/../../b"])
+def test_images_outside_the_data_set_are_refused_by_the_recipe(tmp_path, images):
+    with pytest.raises(ValidationError, match="must lie below"):
+        config(tmp_path, images=images)

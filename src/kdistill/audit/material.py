@@ -92,8 +92,10 @@ class Cases:
         return [s.patient_id for s in self.studies] + [p.patient_id for p in self.pairs]
 
     def truth_matrix(self) -> NDArray[np.bool_] | None:
-        """Ground truth of the test studies, bool [N, L]; None where not every study has it for all observations: what is
-        not known is no absence."""
+        """Ground truth of the test studies, bool [N, L]; None where not every study has it for all observations.
+
+        What is not known is no absence.
+        """
         known = [self.truth[s.study_id].truth for s in self.studies if s.study_id in self.truth]
         if not known or len(known) < len(self.studies) or any(o not in truth for truth in known for o in OBSERVATIONS):
             return None

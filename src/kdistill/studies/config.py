@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from kdistill.config import ConfigModel
 from kdistill.studies.phantom.config import PhantomConfig
@@ -54,15 +55,25 @@ class CovidNotesStudies(ImageSource):
     kind: Literal["covid_notes"] = "covid_notes"
 
 
+def _inside(name: str) -> str:
+    if os.path.normpath(name).startswith(("..", "/")):
+        raise ValueError("must lie below `path`: make `path` the folder that holds both")
+    return name
+
+
+#: A file or folder below `path`: the studies stage names images relative to it.
+InnerPath = Annotated[str, AfterValidator(_inside)]
+
+
 class OpeniStudies(ImageSource):
     """Indiana University films and reports (Open-i): XML reports and image folders, or the two Kaggle tables."""
 
     kind: Literal["openi"] = "openi"
-    reports: str | None = Field(
+    reports: InnerPath | None = Field(
         default=None,
         description="Folder or .tgz of the XML reports, within path; found by its usual name if not given.",
     )
-    images: str | None = Field(
+    images: InnerPath | None = Field(
         default=None, description="Folder of the images, within path; found by its usual name if not given."
     )
     mesh_labels: bool = Field(
@@ -79,10 +90,10 @@ class PadChestStudies(ImageSource):
     """PadChest (BIMCV): the table of 160,000 images and their labels, and the folders of 16-bit PNG files."""
 
     kind: Literal["padchest"] = "padchest"
-    table: str | None = Field(
+    table: InnerPath | None = Field(
         default=None, description="The table, .csv or .csv.gz, within path; found by its usual name if not given."
     )
-    images: str = Field(default="", description="Folder that holds the numbered image folders, within path.")
+    images: InnerPath = Field(default="", description="Folder that holds the numbered image folders, within path.")
     paediatric: Literal["leave_out", "keep"] = Field(
         default="leave_out", description="What to do with images that the table calls paediatric; counted."
     )
