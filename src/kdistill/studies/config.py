@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from kdistill.config import ConfigModel
 from kdistill.studies.phantom.config import PhantomConfig
@@ -60,6 +60,16 @@ class CovidNotesStudies(ImageSource):
     kind: Literal["covid_notes"] = "covid_notes"
 
 
+def _inside(name: str) -> str:
+    if os.path.normpath(name).startswith(("..", "/")):
+        raise ValueError("must lie below `path`: make `path` the folder that holds both")
+    return name
+
+
+#: A file or folder below `path`: the studies stage names images relative to it.
+InnerPath = Annotated[str, AfterValidator(_inside)]
+
+
 class CheXpertSource(ImageSource):
     """What CheXpert and CheXpert Plus share."""
 
@@ -83,9 +93,9 @@ class CheXpertPlusStudies(CheXpertSource):
     """CheXpert Plus: the reports to CheXpert's images, which are read as PNG or DICOM."""
 
     kind: Literal["chexpert_plus"] = "chexpert_plus"
-    table: str = Field(default="df_chexpert_plus_240401.csv", description="Name of the table, in the folder.")
+    table: InnerPath = Field(default="df_chexpert_plus_240401.csv", description="Name of the table, in the folder.")
     images: Literal["png", "dicom"] = Field(default="png", description="Which of the two forms to read.")
-    image_root: str | None = Field(
+    image_root: InnerPath | None = Field(
         default=None,
         description="Folder below `path` that holds train and valid. Not said: PNG or DICOM, as `images` says.",
     )
@@ -94,14 +104,9 @@ class CheXpertPlusStudies(CheXpertSource):
         description="Take the CheXbert labels of this section (labels_dir/<section>_fixed.json); none: the run's "
         "labeler reads the reports.",
     )
-    labels_dir: str = Field(default="chexbert_labels", description="Folder of the CheXbert label files, below `path`.")
-
-    @field_validator("table", "image_root", "labels_dir")
-    @classmethod
-    def _below_the_folder(cls, name: str | None) -> str | None:
-        if name is not None and os.path.normpath(name).startswith(("..", "/")):
-            raise ValueError("must lie below `path`: make `path` the folder that holds both")
-        return name
+    labels_dir: InnerPath = Field(
+        default="chexbert_labels", description="Folder of the CheXbert label files, below `path`."
+    )
 
 
 class BraxStudies(ImageSource):
@@ -115,11 +120,11 @@ class OpeniStudies(ImageSource):
     """Indiana University films and reports (Open-i): XML reports and image folders, or the two Kaggle tables."""
 
     kind: Literal["openi"] = "openi"
-    reports: str | None = Field(
+    reports: InnerPath | None = Field(
         default=None,
         description="Folder or .tgz of the XML reports, within path; found by its usual name if not given.",
     )
-    images: str | None = Field(
+    images: InnerPath | None = Field(
         default=None, description="Folder of the images, within path; found by its usual name if not given."
     )
     mesh_labels: bool = Field(
@@ -136,10 +141,10 @@ class PadChestStudies(ImageSource):
     """PadChest (BIMCV): the table of 160,000 images and their labels, and the folders of 16-bit PNG files."""
 
     kind: Literal["padchest"] = "padchest"
-    table: str | None = Field(
+    table: InnerPath | None = Field(
         default=None, description="The table, .csv or .csv.gz, within path; found by its usual name if not given."
     )
-    images: str = Field(default="", description="Folder that holds the numbered image folders, within path.")
+    images: InnerPath = Field(default="", description="Folder that holds the numbered image folders, within path.")
     paediatric: Literal["leave_out", "keep"] = Field(
         default="leave_out", description="What to do with images that the table calls paediatric; counted."
     )

@@ -94,7 +94,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tupl
     """
     number = 0
     try:
-        with _decompressed(path) as text:
+        with path.open("rb") as file, _decompressed(file) as text:
             reader = csv.reader(_bounded_lines(text, path.name))
             header = [name.strip() for name in next(reader, [])]
             _require_columns(header, columns, path.name)
@@ -147,7 +147,7 @@ def _require_columns(header: Sequence[str], columns: Sequence[str], name: str) -
 def table_header(path: Path) -> list[str]:
     """The column names of a CSV, plain or gzip; empty where it cannot be read (`read_columns` then says why)."""
     try:
-        with _decompressed(path) as text:
+        with path.open("rb") as file, _decompressed(file) as text:
             return [name.strip() for name in next(csv.reader(_bounded_lines(text, path.name)), [])]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,11 +73,11 @@ class SourceStudy:
 
 @dataclass
 class SourceTable:
-    """All studies of one source, what was left out of it and why, and counts of what stayed in but differs."""
+    """All studies of one source, what was left out of it and why, and what was noticed of those that were kept."""
 
     studies: list[SourceStudy]
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def choose_images(item: SourceStudy, config: ImageSource) -> SourceStudy | None:

@@ -47,7 +47,11 @@ NIH_TO_OBSERVATION: Final[Mapping[str, str]] = {
     "No Finding": "No Finding",
 }
 #: Labels without a sound mapping -> observations that they neither state nor let deny.
-NIH_UNMAPPED: Final[Mapping[str, tuple[str, ...]]] = {"Emphysema": (), "Fibrosis": ("Lung Opacity", "Pleural Other"), "Hernia": ()}
+NIH_UNMAPPED: Final[Mapping[str, tuple[str, ...]]] = {
+    "Emphysema": (),
+    "Fibrosis": ("Lung Opacity", "Pleural Other"),
+    "Hernia": (),
+}
 
 _PART_TABLE: Final = "labels.csv"
 _TABLES: Final = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -45,7 +46,7 @@ def read_openi(config: OpeniStudies) -> SourceTable:
     """
     folder = Path(config.path)
     films = _index_files(_image_folder(folder, config))
-    table = SourceTable([], counts={"reports_with_placeholders": 0})
+    table = SourceTable([], counts=Counter({"reports_with_placeholders": 0}))
     views, by_report = _projections(folder / KAGGLE_VIEWS)
     seen: set[str] = set()
     for report in _reports(folder, config, by_report):
@@ -132,9 +133,15 @@ def _reports(folder: Path, config: OpeniStudies, films: dict[str, list[str]]) ->
 
 def _kaggle_reports(path: Path, films: dict[str, list[str]]) -> Iterator[OpeniReport]:
     for _, row in read_rows(path, ("uid", "MeSH", "indication", "comparison", "findings", "impression")):
-        sections = (row[name] for name in ("comparison", "indication", "findings", "impression"))
-        terms = tuple(term.strip() for term in row["MeSH"].split(";") if term.strip())
-        yield OpeniReport(f"CXR{row['uid']}", *sections, terms, (), tuple(films.get(row["uid"], ())))
+        yield OpeniReport(
+            f"CXR{row['uid']}",
+            comparison=row["comparison"],
+            indication=row["indication"],
+            findings=row["findings"],
+            impression=row["impression"],
+            terms=tuple(term.strip() for term in row["MeSH"].split(";") if term.strip()),
+            image_ids=tuple(films.get(row["uid"], ())),
+        )
 
 
 def _reason_to_leave(report: OpeniReport, seen: set[str]) -> str | None:

@@ -5,6 +5,7 @@ Columns as in the authors' description (github.com/auriml/Rx-thorax-automatic-ca
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -70,7 +71,7 @@ def read_padchest(config: PadChestStudies) -> SourceTable:
     """
     path = _table(config)
     root = Path(config.path) / config.images
-    table = SourceTable([], counts={"spanish_reports_left_out": 0})
+    table = SourceTable([], counts=Counter({"spanish_reports_left_out": 0}))
     problems = Problems(path.name)
     found: dict[str, SourceStudy] = {}
     dates: dict[str, str] = {}

@@ -34,7 +34,7 @@ def read_source(config: FileSource) -> SourceTable:
         PolicyError: A patient stands in two splits.
     """
     table = _read(config)
-    chosen = SourceTable([], list(table.left_out), dict(table.counts))
+    chosen = SourceTable([], list(table.left_out), table.counts)
     for item in table.studies:
         kept = choose_images(item, config)
         if kept is None:

@@ -8,6 +8,7 @@ patient of its own, so that two films of one patient may stand in two splits of 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -61,7 +62,7 @@ def read_vindr_cxr(config: VinDrCxrStudies) -> SourceTable:
             where=folder.name,
             remedy="It needs annotations/image_labels_train.csv (PhysioNet) or train.csv (Kaggle): see DATA.md.",
         )
-    table = SourceTable([], counts={"boxes_left_out_beside_copies": 0})
+    table = SourceTable([], counts=Counter({"boxes_left_out_beside_copies": 0}))
     for part in parts:
         table.studies += [_study(name, readings, part, config, table.counts) for name, readings in part.images.items()]
     return table
@@ -141,7 +142,7 @@ def _add_box(readings: Readings, row: dict[str, str], line: int, problems: Probl
     readings.boxes.setdefault(row["class_name"], []).append(box)
 
 
-def _study(name: str, readings: Readings, part: _Part, config: VinDrCxrStudies, counts: dict[str, int]) -> SourceStudy:
+def _study(name: str, readings: Readings, part: _Part, config: VinDrCxrStudies, counts: Counter[str]) -> SourceStudy:
     patient_id = f"vindr-{name}"
     test_share = 0.0 if part.folder == "train" and part.labels != KAGGLE_LABELS else config.test_share
     split = part.split or split_of(patient_id, validate_share=config.validate_share, test_share=test_share)

@@ -73,6 +73,11 @@ def tally(marking: int, readers: int, vote: Vote) -> LabelState:
             return 1 if marking == readers else -1 if marking else 0
 
 
+def _vote_on(name: str, vote: Vote) -> Vote:
+    """ "No finding" is a denial: unless the majority decides, one reader who does not share it is enough against it."""
+    return "all" if name == NO_FINDING and vote != "majority" else vote
+
+
 def columns_of(readings: Readings, vote: Vote, labels_of_set: Collection[str]) -> Labels:
     """The columns of the 14 for one image.
 
@@ -82,7 +87,11 @@ def columns_of(readings: Readings, vote: Vote, labels_of_set: Collection[str]) -
         labels_of_set: The labels that this copy of the data set has at all: the Kaggle table has 14 of 28, and what it
             does not have is no column, never a 0.
     """
-    states = {name: readings.state(words, vote) for name, words in STATED.items() if set(words) <= set(labels_of_set)}
+    states = {
+        name: readings.state(words, _vote_on(name, vote))
+        for name, words in STATED.items()
+        if not set(words).isdisjoint(labels_of_set)
+    }
     stated = {name for name, state in states.items() if state == 1}
     doubtful = {name for name, state in states.items() if state == -1}
     unsure = {name for name, words in UNSURE.items() if readings.state(words, "any") == 1}
