@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import hashlib
@@ -119,12 +118,9 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tupl
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
 
-@contextlib.contextmanager
-def _decompressed(path: Path) -> Iterator[io.TextIOWrapper]:
-    with path.open("rb") as file:
-        plain: IO[bytes] = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file  # type: ignore[assignment]
-        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
-            yield text
+def _decompressed(file: io.BufferedReader) -> io.TextIOWrapper:
+    plain: IO[bytes] = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file  # type: ignore[assignment]
+    return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
 
 
 def _bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[str]:
