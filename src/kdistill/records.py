@@ -98,7 +98,10 @@ class Study(Record):
 
 
 class Truth(Record):
-    """Ground truth of one study, for evaluation and audit only. `masks`: observation -> row of masks.npy."""
+    """Ground truth of one study, for evaluation and audit only. `masks`: observation -> row of masks.npy.
+
+    `truth` is empty where a data set gives regions (readers' boxes) but no more than mined labels.
+    """
 
     study_id: str
     truth: dict[str, int]

@@ -64,7 +64,7 @@ def test_a_setting_takes_over_what_another_made_from_the_same(swept: tuple[Path,
 
 def test_every_shipped_recipe_and_sweep_parses() -> None:
     paths = sorted(recipes_dir().glob("*.yaml"))
-    assert {"demo.yaml", "evidence.yaml", "real_small.yaml", "ablation.yaml"} <= {path.name for path in paths}
+    assert {"demo.yaml", "evidence.yaml", "real_small.yaml", "openi.yaml", "ablation.yaml"} <= {p.name for p in paths}
     for path in paths:
         if find_sweep(str(path)):
             load_sweep(path)

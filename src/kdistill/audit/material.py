@@ -92,10 +92,14 @@ class Cases:
         return [s.patient_id for s in self.studies] + [p.patient_id for p in self.pairs]
 
     def truth_matrix(self) -> NDArray[np.bool_] | None:
-        """Ground truth of the test studies, bool [N, L]; None where not every study has it."""
-        if not self.studies or any(s.study_id not in self.truth for s in self.studies):
+        """Ground truth of the test studies, bool [N, L]; None where not every study has it for all observations.
+
+        What is not known is no absence.
+        """
+        known = [self.truth[s.study_id].truth for s in self.studies if s.study_id in self.truth]
+        if not known or len(known) < len(self.studies) or any(o not in truth for truth in known for o in OBSERVATIONS):
             return None
-        return np.array([[bool(self.truth[s.study_id].truth.get(o, 0)) for o in OBSERVATIONS] for s in self.studies])
+        return np.array([[bool(truth[o]) for o in OBSERVATIONS] for truth in known])
 
 
 def load_cases(studies_dir: Path) -> Cases:

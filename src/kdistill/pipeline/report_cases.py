@@ -70,7 +70,8 @@ def choose_cases(cases: Sequence[Case], run_name: str) -> list[Case]:
 
 def load_known(run_dir: Path, studies: Sequence[Study], texts: TextReader) -> tuple[dict[str, frozenset[str]], str]:
     """Findings known of test studies, by study_id, and where that knowledge comes from."""
-    truth = store.load_truth(run_dir / "studies")
+    lines = store.load_truth(run_dir / "studies") or {}
+    truth = {study_id: line for study_id, line in lines.items() if line.truth}  # a line may hold regions only
     if truth:
         found = {s.study_id: truth[s.study_id].truth for s in studies if s.study_id in truth}
         return {k: frozenset(o for o in FINDINGS if v.get(o)) for k, v in found.items()}, "ground truth"

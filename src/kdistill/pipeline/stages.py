@@ -292,6 +292,12 @@ def _paths(section: Any) -> list[str]:
             return [section.path]
 
 
+def _is_table(path: Path, root: Path) -> bool:
+    """Tables; and lists and label files, which lie near the top (NIH's test_list.txt), unlike a report a file."""
+    near = path == root or len(path.relative_to(root).parts) <= 2
+    return path.suffix == ".csv" or (near and path.suffix in (".txt", ".json"))
+
+
 def fingerprint(paths: list[str]) -> dict[str, str]:
     """What tells that data on disk changed: names and sizes of all files, and the content of tables.
 
@@ -303,7 +309,7 @@ def fingerprint(paths: list[str]) -> dict[str, str]:
         root, digest = Path(name), hashlib.sha256()
         for path in [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()):
             digest.update(f"{path.relative_to(root.parent).as_posix()}\0{path.stat().st_size}\0".encode())
-            if path.suffix == ".csv":
+            if _is_table(path, root):
                 digest.update(path.read_bytes())
         found[name] = digest.hexdigest()
     return found

@@ -7,8 +7,10 @@ they see the same bytes. Content decides the format, never the file name.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -156,6 +158,40 @@ def _require_plausible(pixels: np.ndarray) -> None:
         raise InputError("is constant: there is nothing to see")
 
 
+def box_mask(boxes: Iterable[tuple[float, float, float, float]], shape: tuple[int, int], size_px: int) -> np.ndarray:
+    """Draw boxes as a mask on the square image that `to_square` makes of their image.
+
+    Args:
+        boxes: (left, top, right, bottom) in pixels of the stored image.
+        shape: (height, width) of the stored image.
+        size_px: Side of the square.
+
+    Returns:
+        uint8 0/1 [size_px, size_px]: every pixel that a box touches, at least one a box.
+    """
+    height, width = shape
+    new_height, new_width, top, left = _placed(height, width, size_px)
+    mask = np.zeros((size_px, size_px), dtype=np.uint8)
+    for box in boxes:
+        columns = _touched(box[0] * new_width / width, box[2] * new_width / width, new_width)
+        rows = _touched(box[1] * new_height / height, box[3] * new_height / height, new_height)
+        mask[top + rows.start : top + rows.stop, left + columns.start : left + columns.stop] = 1
+    return mask
+
+
+def _touched(start: float, stop: float, size: int) -> slice:
+    """The pixels between two coordinates, inside the image; at least one."""
+    first = min(max(math.floor(start + 1e-6), 0), size - 1)  # a box that ends on a pixel's edge does not touch it
+    return slice(first, min(max(math.ceil(stop - 1e-6), first + 1), size))
+
+
+def _placed(height: int, width: int, size_px: int) -> tuple[int, int, int, int]:
+    """Height and width of an image fitted into the square, and the rows above and columns left of it."""
+    scale = size_px / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    return new_height, new_width, (size_px - new_height) // 2, (size_px - new_width) // 2
+
+
 def to_square(pixels: np.ndarray, size_px: int) -> np.ndarray:
     """Resize to fit a square, keeping the aspect ratio, and pad with black on both sides equally.
 
@@ -167,13 +203,11 @@ def to_square(pixels: np.ndarray, size_px: int) -> np.ndarray:
         uint8 [size_px, size_px], rounded to nearest.
     """
     height, width = pixels.shape
-    scale = size_px / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    new_height, new_width, top, left = _placed(height, width, size_px)
     if (new_height, new_width) != (height, width):
         # Pillow's filters widen with the reduction factor, so shrinking does not alias.
         image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
         pixels = np.asarray(image.resize((new_width, new_height), Image.Resampling.BILINEAR))
     square = np.zeros((size_px, size_px), dtype=np.uint8)
-    top, left = (size_px - new_height) // 2, (size_px - new_width) // 2
     square[top : top + new_height, left : left + new_width] = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     return square

@@ -19,8 +19,8 @@ from kdistill.studies.config import (
     PhantomStudies,
     StudiesConfig,
 )
-from kdistill.studies.images import read_image
-from kdistill.studies.sources.common import SourceImage, SourceStudy, with_images
+from kdistill.studies.images import box_mask, read_grey, read_image, to_square
+from kdistill.studies.sources.common import PixelBox, SourceImage, SourceStudy, with_images
 from kdistill.studies.sources.read import read_source
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ def _build_files(stage: StageWriter, sources: tuple[FileSource, ...], on_progres
     for source, table in zip(sources, tables, strict=True):
         for name, reason in table.left_out:
             writer.reject(stage, name, reason)
+        for name, count in table.counts.items():
+            stage.count(name, count)
         before = len(writer.studies)
         for item in table.studies:
             writer.add(stage, item, source)
@@ -104,13 +106,17 @@ class _StudyWriter:
         """Read a study's images; a study without a usable one is quarantined and counted."""
         kept: list[SourceImage] = []
         rows: list[int] = []
+        shape: tuple[int, int] | None = None
         for listed in item.images:
             try:
-                image = read_image(listed.path, source.size_px)
+                grey = read_grey(listed.path)
             except InputError as error:
                 self.reject(stage, listed.path.name, "image_unusable")
                 logger.warning("quarantined an image: %s", error.what)
                 continue
+            if listed is item.images[0]:
+                shape = (grey.shape[0], grey.shape[1])
+            image = to_square(grey, source.size_px)
             rows.append(len(self.images))
             kept.append(listed)
             self.images.append(image)
@@ -121,8 +127,8 @@ class _StudyWriter:
         study = with_images(item.study, kept, rows, Path(source.path))
         self.studies.append(study)
         stage.count(f"studies_{study.split}")
-        if item.truth and study.split == "test":
-            self.truths.append(self._truth(item, source))
+        if (item.truth or item.boxes or item.mask_paths) and study.split == "test":
+            self.truths.append(self._truth(stage, item, source, shape))
 
     def _note_pixels(self, stage: StageWriter, image: np.ndarray, study: Study) -> None:
         first = self._seen.setdefault(hashlib.sha256(image.tobytes()).hexdigest(), study)
@@ -130,8 +136,14 @@ class _StudyWriter:
             stage.count("images_with_equal_pixels")
             self._shared += first.split != study.split
 
-    def _truth(self, item: SourceStudy, source: FileSource) -> Truth:
+    def _truth(self, stage: StageWriter, item: SourceStudy, source: FileSource, shape: tuple[int, int] | None) -> Truth:
         rows: dict[str, int] = {}
+        for name, boxes in item.boxes.items():
+            if shape is None or not _inside(boxes, shape):
+                stage.count("boxes_outside_the_image")
+                continue
+            rows[name] = len(self.masks)
+            self.masks.append(box_mask(boxes, shape, source.size_px))
         for name, path in item.mask_paths.items():
             rows[name] = len(self.masks)
             self.masks.append((read_image(path, source.size_px) > 127).astype(np.uint8))
@@ -152,6 +164,12 @@ class _StudyWriter:
             write_jsonl(stage.dir / store.TRUTH, self.truths)
         if self.masks:
             save_images(stage.dir / store.MASKS, self.masks)
+
+
+def _inside(boxes: Iterable[PixelBox], shape: tuple[int, int]) -> bool:
+    """Whether boxes fit their image; those of the originals do not fit a copy that was made smaller."""
+    height, width = shape
+    return all(box.right <= width + 1 and box.bottom <= height + 1 for box in boxes)
 
 
 def save_images(path: Path, images: Iterable[np.ndarray]) -> None:

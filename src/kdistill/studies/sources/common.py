@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from kdistill.errors import PolicyError
 from kdistill.records import Side, Split, Study, StudyImage
@@ -13,7 +15,10 @@ from kdistill.studies.table import split_of
 
 #: How data sets write frontal projections (compared in capitals, "_" and "-" as spaces).
 _FRONTAL: Final = frozenset(
-    ["PA", "AP", "AP SUPINE", "AP ERECT", "AP AXIAL", "PA ERECT", "FRONTAL", "POSTEROANTERIOR", "ANTEROPOSTERIOR"]
+    [
+        *("PA", "AP", "AP SUPINE", "AP ERECT", "AP AXIAL", "AP HORIZONTAL", "PA ERECT"),
+        *("FRONTAL", "POSTEROANTERIOR", "ANTEROPOSTERIOR"),
+    ]
 )
 
 
@@ -42,23 +47,37 @@ def is_frontal(view_position: str | None) -> bool | None:
     return " ".join(view_position.upper().replace("_", " ").replace("-", " ").split()) in _FRONTAL
 
 
+class PixelBox(NamedTuple):
+    """A rectangle in pixels of a stored image: x to the right, y downwards, left < right, top < bottom."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 @dataclass
 class SourceStudy:
-    """A study before its images are read. `truth` and `masks` go to evaluation only."""
+    """A study before its images are read. `truth`, masks and boxes go to evaluation only.
+
+    `boxes` belong to the first image; the stage draws them as masks once that image's size is known.
+    """
 
     study: Study
     images: list[SourceImage]
     truth: dict[str, int] = field(default_factory=dict)
     mask_paths: dict[str, Path] = field(default_factory=dict)
     sides: dict[str, Side] = field(default_factory=dict)
+    boxes: dict[str, tuple[PixelBox, ...]] = field(default_factory=dict)
 
 
 @dataclass
 class SourceTable:
-    """All studies of one source, and what was left out of it and why."""
+    """All studies of one source, what was left out of it and why, and what was noticed of those that were kept."""
 
     studies: list[SourceStudy]
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def choose_images(item: SourceStudy, config: ImageSource) -> SourceStudy | None:
@@ -75,7 +94,8 @@ def choose_images(item: SourceStudy, config: ImageSource) -> SourceStudy | None:
         images = sorted(images, key=lambda image: rank[image.is_frontal])
     view = images[0].view_position if images else None
     study = item.study.model_copy(update={"view_position": view or item.study.view_position})
-    return SourceStudy(study, images, item.truth, item.mask_paths, item.sides)
+    # Boxes are drawn on the first image: a data set with boxes has one image a study.
+    return replace(item, study=study, images=images)
 
 
 def stated_or_hashed_split(stated: str, patient_id: str, config: ImageSource) -> Split:
@@ -93,14 +113,32 @@ def refuse_shared_patients(studies: list[Study]) -> None:
     Raises:
         PolicyError: With the number of such patients; no id is named.
     """
-    splits: dict[str, set[str]] = {}
-    for study in studies:
-        splits.setdefault(study.patient_id, set()).add(study.split)
-    shared = sum(len(found) > 1 for found in splits.values())
+    refuse_patients_in_two(
+        ((study.patient_id, study.split) for study in studies),
+        "split",
+        "Split by patient, or leave the column `split` out and let a hash of patient_id decide.",
+    )
+
+
+def refuse_patients_in_two(parts: Iterable[tuple[str, str]], what: str, remedy: str) -> None:
+    """Refuse data in which a patient stands in more than one part.
+
+    Args:
+        parts: (patient, part) pairs.
+        what: What a part is called: "split", "official table".
+        remedy: What to do about it.
+
+    Raises:
+        PolicyError: With the number of such patients; no id is named.
+    """
+    found: dict[str, set[str]] = {}
+    for patient_id, part in parts:
+        found.setdefault(patient_id, set()).add(part)
+    shared = sum(len(several) > 1 for several in found.values())
     if shared:
         raise PolicyError(
-            f"{shared} patients stand in more than one split: the test would be of patients already seen",
-            remedy="Split by patient, or leave the column `split` out and let a hash of patient_id decide.",
+            f"{shared} patients stand in more than one {what}: the test would be of patients already seen",
+            remedy=remedy,
         )
 
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from kdistill.studies.config import CovidNotesStudies, FileSource, FolderStudies, NihStudies
+from kdistill.studies.config import (
+    BraxStudies,
+    CheXpertPlusStudies,
+    CheXpertStudies,
+    CovidNotesStudies,
+    FileSource,
+    FolderStudies,
+    NihStudies,
+    OpeniStudies,
+    PadChestStudies,
+    VinDrCxrStudies,
+)
+from kdistill.studies.sources.brax import read_brax
+from kdistill.studies.sources.chexpert import read_chexpert
+from kdistill.studies.sources.chexpert_plus import read_chexpert_plus
 from kdistill.studies.sources.common import SourceTable, choose_images
 from kdistill.studies.sources.covid_notes import read_covid_notes
 from kdistill.studies.sources.folder import read_folder
 from kdistill.studies.sources.nih_cxr14 import read_nih
+from kdistill.studies.sources.openi import read_openi
+from kdistill.studies.sources.padchest import read_padchest
+from kdistill.studies.sources.vindr_cxr import read_vindr_cxr
 
 
 def read_source(config: FileSource) -> SourceTable:
@@ -17,7 +34,7 @@ def read_source(config: FileSource) -> SourceTable:
         PolicyError: A patient stands in two splits.
     """
     table = _read(config)
-    chosen = SourceTable([], list(table.left_out))
+    chosen = SourceTable([], list(table.left_out), table.counts)
     for item in table.studies:
         kept = choose_images(item, config)
         if kept is None:
@@ -35,3 +52,15 @@ def _read(config: FileSource) -> SourceTable:
             return read_nih(config)
         case CovidNotesStudies():
             return read_covid_notes(config)
+        case CheXpertStudies():
+            return read_chexpert(config)
+        case CheXpertPlusStudies():
+            return read_chexpert_plus(config)
+        case BraxStudies():
+            return read_brax(config)
+        case OpeniStudies():
+            return read_openi(config)
+        case PadChestStudies():
+            return read_padchest(config)
+        case VinDrCxrStudies():
+            return read_vindr_cxr(config)
