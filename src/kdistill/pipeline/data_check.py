@@ -65,6 +65,8 @@ def _check(name: str, sources: list[FileSource]) -> DataCheck:
     items = [item for table in tables for item in table.studies]
     counts: Counter[str] = Counter(studies=len(items), patients=len({item.study.patient_id for item in items}))
     counts.update(reason for table in tables for _, reason in table.left_out)
+    for table in tables:
+        counts.update(table.counts)
     counts.update(f"split {item.study.split}" for item in items)
     counts.update(f"view {item.study.view_position or 'unknown'}" for item in items)
     pixels = _Pixels()

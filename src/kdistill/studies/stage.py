@@ -61,6 +61,8 @@ def _build_files(stage: StageWriter, sources: tuple[FileSource, ...], on_progres
     for source, table in zip(sources, tables, strict=True):
         for name, reason in table.left_out:
             writer.reject(stage, name, reason)
+        for name, count in table.counts.items():
+            stage.count(name, count)
         before = len(writer.studies)
         for item in table.studies:
             writer.add(stage, item, source)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from kdistill.errors import InputError
 from kdistill.observations import LabelState
 from kdistill.records import Split
 
 MAX_PROBLEMS: Final = 50
+#: Most characters of one line and of one table after decompression; the largest table that we know has 90 million.
+MAX_LINE_CHARS: Final = 1_000_000
+MAX_TABLE_CHARS: Final = 2_000_000_000
+_GZIP: Final = b"\x1f\x8b"
 _STATES: Final[dict[str, LabelState]] = {
     "": None,
     "1": 1,
@@ -69,6 +76,77 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
         return list(_checked_rows(reader, header, path.name))
     except csv.Error as error:
         raise InputError(f"is no CSV ({error})", where=f"{path.name} line {reader.line_num}") from error
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Stream some columns of a large UTF-8 CSV, plain or gzip (its content decides), as (line number, stripped values).
+
+    A table of a million rows is never held as a whole.
+
+    Args:
+        path: The table.
+        columns: At least two column names, in the order in which their values are wanted.
+
+    Raises:
+        InputError: Missing, damaged or cut short, too large after decompression, not UTF-8, a column absent or standing
+            twice, or rows of another length than the header (after the last row, with line numbers).
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            reader = csv.reader(_bounded_lines(_decompressed(file), path.name))
+            header = [name.strip() for name in next(reader, [])]
+            _require_columns(header, columns, path.name)
+            pick = itemgetter(*(header.index(name) for name in columns))
+            problems = Problems(path.name)
+            for fields in reader:
+                number = reader.line_num
+                if len(fields) == len(header):
+                    yield number, tuple(map(str.strip, pick(fields)))
+                elif any(field.strip() for field in fields):
+                    problems.add(number, f"{len(fields)} fields, the header has {len(header)}")
+            problems.raise_if_any("Quote fields that hold commas or line breaks.")
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8", where=f"{path.name} after line {number}") from error
+    except csv.Error as error:
+        raise InputError(f"is no CSV ({error})", where=f"{path.name} after line {number}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"is damaged or cut short ({error})", where=f"{path.name} after line {number}", remedy="Download it again."
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def _decompressed(file: io.BufferedReader) -> io.TextIOWrapper:
+    plain: IO[bytes] = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file  # type: ignore[assignment]
+    return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+
+
+def _bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[str]:
+    total = 0
+    while line := text.readline(MAX_LINE_CHARS):
+        total += len(line)
+        if len(line) == MAX_LINE_CHARS or total > MAX_TABLE_CHARS:
+            raise InputError("is too large: no table of studies", where=name)
+        yield line
+
+
+def _require_columns(header: Sequence[str], columns: Sequence[str], name: str) -> None:
+    missing = [column for column in columns if column not in header]
+    twice = [column for column in columns if header.count(column) > 1]
+    if missing or twice:
+        what = f"column {', '.join(missing)} is missing" if missing else f"column {', '.join(twice)} stands twice"
+        raise InputError(what, where=name, remedy=f"It has: {', '.join(header)[:500]}")
+
+
+def table_header(path: Path) -> list[str]:
+    """The column names of a CSV, plain or gzip; empty where it cannot be read (`read_columns` then says why)."""
+    try:
+        with path.open("rb") as file:
+            return [name.strip() for name in next(csv.reader(_bounded_lines(_decompressed(file), path.name)), [])]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _checked_rows(reader: Iterator[list[str]], header: list[str], name: str) -> Iterator[tuple[int, dict[str, str]]]:

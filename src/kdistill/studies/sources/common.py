@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -55,10 +56,11 @@ class SourceStudy:
 
 @dataclass
 class SourceTable:
-    """All studies of one source, and what was left out of it and why."""
+    """All studies of one source, what was left out of it and why, and what was noticed of those that were kept."""
 
     studies: list[SourceStudy]
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def choose_images(item: SourceStudy, config: ImageSource) -> SourceStudy | None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from kdistill.studies.config import CovidNotesStudies, FileSource, FolderStudies, NihStudies
+from kdistill.studies.config import (
+    CovidNotesStudies,
+    FileSource,
+    FolderStudies,
+    MimicDicomStudies,
+    MimicJpgStudies,
+    NihStudies,
+)
 from kdistill.studies.sources.common import SourceTable, choose_images
 from kdistill.studies.sources.covid_notes import read_covid_notes
 from kdistill.studies.sources.folder import read_folder
+from kdistill.studies.sources.mimic_cxr import read_mimic
 from kdistill.studies.sources.nih_cxr14 import read_nih
 
 
@@ -17,7 +25,7 @@ def read_source(config: FileSource) -> SourceTable:
         PolicyError: A patient stands in two splits.
     """
     table = _read(config)
-    chosen = SourceTable([], list(table.left_out))
+    chosen = SourceTable([], list(table.left_out), table.counts)
     for item in table.studies:
         kept = choose_images(item, config)
         if kept is None:
@@ -35,3 +43,5 @@ def _read(config: FileSource) -> SourceTable:
             return read_nih(config)
         case CovidNotesStudies():
             return read_covid_notes(config)
+        case MimicJpgStudies() | MimicDicomStudies():
+            return read_mimic(config)
