@@ -39,6 +39,8 @@ _ADDENDUM: Final = re.compile(
     r"(?=^[ \t]*_{5,}[ \t]*\r?$|^[ \t]*(?!(?:FINAL[ \t]+)?ADDENDUM)[A-Z][A-Z ()/,-]{2,60}:|\Z)",
     re.DOTALL | re.MULTILINE,
 )
+#: Lines drawn between parts; a placeholder has three strokes.
+_RULE: Final = re.compile(r"^[ \t]*_{20,}[ \t]*\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,6 @@ def read_sections(text: str) -> Report:
     finals = [match for match in _FINAL.finditer(text) if text[match.end() :].strip()]
     start = finals[-1].end() if finals else 0
     body, addenda = _ADDENDUM.subn("", text[start:])
-    sections = split_report(body)
+    sections = split_report(_RULE.sub("", body))
     flat = {f.name: " ".join(getattr(sections, f.name).split()) for f in fields(sections)}
     return Report(Sections(**flat), has_addendum=addenda > 0, has_wet_read="WET READ" in text[:start].upper())
