@@ -14,6 +14,7 @@ from kdistill.distillation.config import ARMS
 from kdistill.interrupt import OnProgress
 from kdistill.pipeline.recipe import Recipe
 from kdistill.records import Article, ProbeItem, Study
+from kdistill.studies.config import StudiesConfig
 
 Build = Callable[[StageWriter, OnProgress], None]
 
@@ -82,7 +83,7 @@ def _studies(recipe: Recipe, run: RunFolder) -> Stage:
 
         build_studies(stage, recipe.studies, processes=recipe.processes, on_progress=on_progress)
 
-    config = {"studies": recipe.studies.model_dump(mode="json"), "files": fingerprint(_paths(recipe.studies))}
+    config = {"studies": recipe.studies.model_dump(mode="json"), "files": _studies_files(recipe.studies)}
     return Stage("studies", run.studies, config, {}, build)
 
 
@@ -279,11 +280,22 @@ def _with_threads(recipe: Recipe, **sections: ConfigModel) -> dict[str, Any]:
     return {"threads": recipe.threads, **{name: section.model_dump(mode="json") for name, section in sections.items()}}
 
 
+def _studies_files(studies: StudiesConfig) -> dict[str, str]:
+    """The fingerprint of each source's files, by path."""
+    match studies.kind:
+        case "combined":
+            return {name: found for source in studies.sources for name, found in _studies_files(source).items()}
+        case "mimic_cxr" | "mimic_cxr_jpg":
+            from kdistill.studies.sources.mimic_cxr import fingerprint_mimic
+
+            return {studies.path: fingerprint_mimic(studies)}
+        case _:
+            return fingerprint(_paths(studies))
+
+
 def _paths(section: Any) -> list[str]:
     """The paths of the files that a source section names."""
     match section.kind:
-        case "combined":
-            return [source.path for source in section.sources]
         case "phantom":
             return []
         case "files":

@@ -169,6 +169,56 @@ class VinDrCxrStudies(ImageSource):
     )
 
 
+class MimicSource(ImageSource):
+    """What both forms of MIMIC-CXR share (docs/data.md: layout, tables, what is left out and why)."""
+
+    reports_path: str | None = Field(
+        default=None,
+        description="The official mimic-cxr-reports.zip (read in place), or a folder with files/p10/p.../s....txt.",
+    )
+    split: Literal["official", "hash"] = Field(
+        default="official",
+        description="official: mimic-cxr-2.0.0-split.csv; hash: by patient, with validate_share and test_share.",
+    )
+    groups: tuple[Annotated[str, Field(pattern=r"^p1[0-9]$")], ...] | None = Field(
+        default=None, min_length=1, description="Patient folders to read, as [p10, p11] for a partial copy; null: all."
+    )
+
+
+MimicLabels = Literal["chexpert", "negbio", "none"]
+
+
+class MimicJpgStudies(MimicSource):
+    """MIMIC-CXR-JPG 2.0.0 or 2.1.0: `path` holds files/ and the tables mimic-cxr-2.0.0-*.csv or .csv.gz.
+
+    Without `reports_path` there are images and labels only: the JPG set has no reports.
+    """
+
+    kind: Literal["mimic_cxr_jpg"] = "mimic_cxr_jpg"
+    labels: MimicLabels = Field(
+        default="chexpert", description="Which labeler's table; none: labels are read from the reports."
+    )
+
+
+class MimicDicomStudies(MimicSource):
+    """MIMIC-CXR 2.0.0 or 2.1.0 (DICOM): `path` holds files/ and cxr-record-list.csv or .csv.gz.
+
+    Without `reports_path` the reports are looked for below `path`: the zip, or files/p10/p.../s....txt.
+    """
+
+    kind: Literal["mimic_cxr"] = "mimic_cxr"
+    labels: MimicLabels = Field(
+        default="none", description="Which labeler's table; none: labels are read from the reports."
+    )
+    tables_path: str | None = Field(
+        default=None, description="Folder of the tables mimic-cxr-2.0.0-*.csv(.gz) of MIMIC-CXR-JPG; null: `path`."
+    )
+    views_from: Literal["metadata", "dicom"] = Field(
+        default="metadata",
+        description="Views and dates from mimic-cxr-2.0.0-metadata.csv, or from every DICOM header (slow).",
+    )
+
+
 FileSource = Annotated[
     FolderStudies
     | NihStudies
@@ -178,7 +228,9 @@ FileSource = Annotated[
     | BraxStudies
     | OpeniStudies
     | PadChestStudies
-    | VinDrCxrStudies,
+    | VinDrCxrStudies
+    | MimicJpgStudies
+    | MimicDicomStudies,
     Field(discriminator="kind"),
 ]
 

@@ -7,7 +7,10 @@ Polarity is never guessed: a file that does not say it is refused.
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +26,8 @@ _REQUIRED: Final = (
     "PixelRepresentation",
 )
 _MAX_PIXELS: Final = 64_000_000
+#: What a code, date or time may look like: nothing that could reach a terminal or a page raw.
+_CODE: Final = re.compile(r"[A-Za-z0-9_. -]{1,32}")
 
 
 def decode_dicom(data: bytes) -> np.ndarray:
@@ -72,6 +77,36 @@ def _read(data: bytes) -> Any:
         raise InputError(
             f"is a damaged DICOM file ({type(error).__name__})", remedy="Export it again from the archive."
         ) from error
+
+
+def read_header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
+    """Read some short tags of a DICOM file without its pixels ("" where a tag is missing or no plain code).
+
+    Args:
+        path: The file.
+        keywords: DICOM keywords of single codes, dates or times.
+
+    Raises:
+        InputError: It cannot be read or is deflated (a small file may then hold gigabytes before its pixels).
+    """
+    import pydicom
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+            if syntax == DeflatedExplicitVRLittleEndian:
+                raise InputError("is a deflated DICOM file: its header is not read", where=path.name)
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            texts = {keyword: str(dataset.get(keyword) or "").strip() for keyword in keywords}
+    except InputError:
+        raise
+    except Exception as error:  # FAULTS 15
+        raise InputError(
+            f"is no DICOM file or a damaged one ({type(error).__name__})", where=path.name, remedy="Download it again."
+        ) from error
+    return {keyword: text if _CODE.fullmatch(text) else "" for keyword, text in texts.items()}
 
 
 def _require_tags(dataset: Any) -> None:

@@ -9,6 +9,8 @@ from kdistill.studies.config import (
     CovidNotesStudies,
     FileSource,
     FolderStudies,
+    MimicDicomStudies,
+    MimicJpgStudies,
     NihStudies,
     OpeniStudies,
     PadChestStudies,
@@ -20,6 +22,7 @@ from kdistill.studies.sources.chexpert_plus import read_chexpert_plus
 from kdistill.studies.sources.common import SourceTable, choose_images
 from kdistill.studies.sources.covid_notes import read_covid_notes
 from kdistill.studies.sources.folder import read_folder
+from kdistill.studies.sources.mimic_cxr import read_mimic
 from kdistill.studies.sources.nih_cxr14 import read_nih
 from kdistill.studies.sources.openi import read_openi
 from kdistill.studies.sources.padchest import read_padchest
@@ -64,3 +67,5 @@ def _read(config: FileSource) -> SourceTable:
             return read_padchest(config)
         case VinDrCxrStudies():
             return read_vindr_cxr(config)
+        case MimicJpgStudies() | MimicDicomStudies():
+            return read_mimic(config)
