@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,15 @@ def draw(path: Path, seed: int, *, size: tuple[int, int] = (40, 48)) -> None:
     """Write an image of noise, PNG or JPEG by its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, size, dtype=np.uint8)).save(path)
+
+
+def write_csv(path: Path, header: list[str], rows: list[dict], *, bom: bool = False, end: str = "\n") -> None:
+    """Write a table; missing cells are empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8-sig" if bom else "utf-8", newline="") as file:
+        writer = csv.DictWriter(file, header, lineterminator=end, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class Built(NamedTuple):
