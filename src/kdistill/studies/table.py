@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -93,7 +94,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tupl
     """
     number = 0
     try:
-        with path.open("rb") as file, _decompressed(file) as text:
+        with _decompressed(path) as text:
             reader = csv.reader(_bounded_lines(text, path.name))
             header = [name.strip() for name in next(reader, [])]
             _require_columns(header, columns, path.name)
@@ -118,9 +119,12 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tupl
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
 
-def _decompressed(file: io.BufferedReader) -> io.TextIOWrapper:
-    plain: IO[bytes] = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file  # type: ignore[assignment]
-    return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+@contextlib.contextmanager
+def _decompressed(path: Path) -> Iterator[io.TextIOWrapper]:
+    with path.open("rb") as file:
+        plain: IO[bytes] = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file  # type: ignore[assignment]
+        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as text:
+            yield text
 
 
 def _bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[str]:
@@ -143,7 +147,7 @@ def _require_columns(header: Sequence[str], columns: Sequence[str], name: str) -
 def table_header(path: Path) -> list[str]:
     """The column names of a CSV, plain or gzip; empty where it cannot be read (`read_columns` then says why)."""
     try:
-        with path.open("rb") as file, _decompressed(file) as text:
+        with _decompressed(path) as text:
             return [name.strip() for name in next(csv.reader(_bounded_lines(text, path.name)), [])]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
         return []

@@ -110,10 +110,11 @@ def columns_of(labels: Collection[str]) -> Labels:
 
     "unchanged" says that a finding of an earlier film, which is not named, may still be there: no 0 beside it.
     """
-    stated = {name for name, words in STATED.items() if not set(words).isdisjoint(labels)}
-    unsure = {name for name, words in UNSURE.items() if not set(words).isdisjoint(labels)}
-    if set(labels) == {"normal"}:
+    given = frozenset(labels)
+    stated = {name for name, words in STATED.items() if not given.isdisjoint(words)}
+    unsure = {name for name, words in UNSURE.items() if not given.isdisjoint(words)}
+    if given == {"normal"}:
         stated.add(NO_FINDING)
-    if _UNCHANGED in labels:
+    if _UNCHANGED in given:
         unsure |= set(FINDINGS)
     return columns_of_findings(stated, unsure, (NO_FINDING, *FINDINGS))
