@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from kdistill.audit.material import load_cases
+from kdistill.audit.material import TextReader, load_cases
 from kdistill.errors import InputError, PolicyError
-from kdistill.evaluation.cohort import load_cohort, load_reference, report_kind
+from kdistill.evaluation.cohort import load_cohort, load_reference
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import INDEX
+from kdistill.pipeline.report_cases import load_known
 from kdistill.pipeline.stages import fingerprint
 from kdistill.studies import store
 from kdistill.studies.config import NihStudies
@@ -203,7 +204,8 @@ def test_regions_alone_are_no_truth_to_score_against(nih, tmp_path):
     assert load_reference("truth", cohort, built.dir, tmp_path, RuleLabeler()) is None
     found = load_reference("labels", cohort, built.dir, tmp_path, RuleLabeler())
     assert found is not None and found[0].states[0, INDEX["Pleural Effusion"]] == 1
-    assert report_kind(cohort.studies[0].report) == "empty"
+    known, source = load_known(tmp_path, cohort.studies, TextReader())
+    assert source != "ground truth" and known["nih-00000003_000"] == {"Pleural Effusion", "Lung Opacity"}
 
 
 def test_a_box_table_with_mistakes_is_refused_with_lines(nih):
