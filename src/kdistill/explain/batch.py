@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from kdistill.errors import InputError
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ExplainFormat
-from kdistill.explain.explanation import Explanation
+from kdistill.explain.explanation import Explanation, Flag
 from kdistill.explain.page import explanation_page
 from kdistill.explain.reading import ImageReader
-from kdistill.studies.images import decode, to_square
+from kdistill.studies.decoding import DecoderPool
+from kdistill.studies.film import Note, note_text
+from kdistill.studies.images import read_file, to_square
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class FileImage(NamedTuple):
     pixels: NDArray[np.uint8]
     display: NDArray[np.uint8]
     sha256: str
+    notes: tuple[Note, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -102,13 +105,15 @@ def explain_files(
     items = find_images(sources)
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / REJECTED).unlink(missing_ok=True)
-    work = _Work(reader, context, out_dir, ("json", *(kind for kind in formats if kind != "json")), len(items) == 1)
+    wanted = ("json", *(kind for kind in formats if kind != "json"))
     size = context.config.batch_size
-    for start in range(0, len(items), size):
-        batch = items[start : start + size]
-        yield from work.explain(batch)
-        if on_progress is not None:
-            on_progress(start + len(batch), len(items))
+    with DecoderPool() as pool:
+        work = _Work(reader, context, out_dir, wanted, len(items) == 1, pool)
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
+            yield from work.explain(batch)
+            if on_progress is not None:
+                on_progress(start + len(batch), len(items))
 
 
 class _Work(NamedTuple):
@@ -117,13 +122,14 @@ class _Work(NamedTuple):
     out_dir: Path
     formats: tuple[ExplainFormat, ...]
     alone: bool
+    pool: DecoderPool
 
     def explain(self, items: Sequence[tuple[str, Path]]) -> Iterator[Outcome]:
         """One batch: what is done already first, then what cannot be read, then the rest."""
         images: list[FileImage] = []
         for study_id, path in items:
             try:
-                image = _read(study_id, path, self.reader.size_px)
+                image = _read(study_id, path, self.reader.size_px, self.pool)
             except InputError as error:
                 if self.alone:
                     raise
@@ -138,7 +144,8 @@ class _Work(NamedTuple):
         readings = self.reader.read(np.stack([image.pixels for image in images]))
         for image, reading in zip(images, readings, strict=True):
             found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
-            self._write(found, image.display)
+            flags = (*(Flag(code="file_note", text=note_text(note)) for note in image.notes), *found.flags)
+            self._write(found.model_copy(update={"flags": flags}), image.display)
             yield Outcome(image.study_id, self._files(image.study_id))
 
     def _files(self, study_id: str) -> tuple[Path, ...]:
@@ -168,16 +175,15 @@ class _Work(NamedTuple):
         _write_whole(files["json"], explanation.model_dump_json())
 
 
-def _read(study_id: str, path: Path, size_px: int) -> FileImage:
+def _read(study_id: str, path: Path, size_px: int, pool: DecoderPool) -> FileImage:
     try:
-        data = path.read_bytes()
-        grey = decode(data)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path.name) from error
+        data = read_file(path)
+        film = pool.read(data)
     except InputError as error:
         raise InputError(error.what, where=path.name, remedy=error.remedy) from error
     sha256 = hashlib.sha256(data).hexdigest()
-    return FileImage(study_id, to_square(grey, size_px), to_square(grey, max(size_px, DISPLAY_PX)), sha256)
+    display = to_square(film.pixels, max(size_px, DISPLAY_PX))
+    return FileImage(study_id, to_square(film.pixels, size_px), display, sha256, film.notes)
 
 
 def _write_whole(path: Path, text: str) -> None:
