@@ -62,9 +62,11 @@ def dicom(values, *, drop=(), syntax=ExplicitVRLittleEndian, stream=None, **tags
         "WindowWidth": 4096.0,
         **tags,
     }
-    for name, value in settings.items():
-        if name not in drop and value is not None:
-            setattr(dataset, name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, value in settings.items():
+            if name not in drop and value is not None:
+                setattr(dataset, name, value)
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     kind = f"{order}{'i' if settings['PixelRepresentation'] == 1 else 'u'}{settings['BitsAllocated'] // 8 or 1}"
     dataset.PixelData = encapsulate([stream]) if stream is not None else values.astype(kind).tobytes()

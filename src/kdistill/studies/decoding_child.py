@@ -113,7 +113,7 @@ def _send(stream: BinaryIO, answer: Answer) -> None:
     head = json.dumps({**answer.facts, "arrays": arrays}).encode()
     stream.write(len(head).to_bytes(4, "little") + head)
     for array in answer.arrays:
-        stream.write(memoryview(array).cast("B"))
+        stream.write(array.data)
     stream.flush()
 
 
