@@ -93,8 +93,8 @@ def mutated(data, rng):
     return bytes(changed)
 
 
-def count_outcomes(number):
-    rng = np.random.default_rng(0)
+def count_outcomes(number, seed=0):
+    rng = np.random.default_rng(seed)
     files = seeds()
     with DecoderPool(1, 32, require_chest=False) as pool:
         return Counter(map(outcome, pool.map(mutated(files[n % len(files)], rng) for n in range(number))))

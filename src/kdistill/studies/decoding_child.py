@@ -50,9 +50,11 @@ def decode_request(request: dict[str, Any], payload: bytes) -> Answer:
         arrays.append(to_square(pixels, display))
     if not request["send"]:
         arrays = []
+    pixel_hash = hashlib.sha256(pixels.data)
+    pixel_hash.update(str(pixels.shape).encode())
     facts = {
         "file_sha256": hashlib.sha256(data).hexdigest(),
-        "pixel_sha256": hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest(),
+        "pixel_sha256": pixel_hash.hexdigest(),
         "notes": list(film.notes),
         "view_position": film.view_position,
     }
