@@ -114,6 +114,19 @@ def test_row_9_two_frames_where_one_is_claimed_are_refused():
         decode_in_process(data[: at + 12] + two + end)
 
 
+@pytest.mark.parametrize("at", [4, 8, 64, 65, 700, 1700])
+@pytest.mark.parametrize("value", [0, 1, 127, 128, 255])
+def test_row_15_damaged_runs_are_an_image_or_our_error(at, value):
+    """The decoder of pylibjpeg-rle panics on some of these (found by mutation): no `Exception` reaches Python then."""
+    stream = bytearray(rle(ramp()))
+    stream[at] = value
+    try:
+        film = decode_in_process(dicom(ramp(), syntax=RLELossless, stream=bytes(stream)))
+    except InputError:
+        return
+    assert film.pixels.shape == (40, 40)
+
+
 def test_row_9_high_bit_off_in_a_code_stream_is_not_guessed():
     stream = raster(ramp(0, 4095).astype(np.uint16), "JPEG2000", no_jp2=True)
     with pytest.raises(InputError, match="HighBit is off"):

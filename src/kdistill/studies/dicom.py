@@ -66,7 +66,11 @@ def decode_dicom(data: bytes, *, require_chest: bool = True) -> Film:
         raise
     except MemoryError as error:
         raise InputError("needs more memory than decoding may use", remedy="Give a smaller image.") from error
-    except Exception as error:  # pydicom and its decoders raise ten different types on damaged files (FAULTS 15)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # pydicom and its decoders raise ten different types on damaged files (FAULTS 15); a panic in a decoder written in
+    # Rust (pylibjpeg-rle) arrives as an exception that is no `Exception`.
+    except BaseException as error:
         raise InputError(
             f"is a damaged DICOM file ({type(error).__name__})", remedy="Export it again from the archive."
         ) from error
