@@ -105,7 +105,7 @@ def explain_files(
     items = find_images(sources)
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / REJECTED).unlink(missing_ok=True)
-    wanted = ("json", *(kind for kind in formats if kind != "json"))
+    wanted: tuple[ExplainFormat, ...] = ("json", *(kind for kind in formats if kind != "json"))
     size = context.config.batch_size
     with DecoderPool() as pool:
         work = _Work(reader, context, out_dir, wanted, len(items) == 1, pool)

@@ -345,7 +345,8 @@ def _ask(
 
 
 def _array(process: subprocess.Popen[bytes], announced: dict[str, Any]) -> np.ndarray:
-    dtype: np.dtype[Any] = {"uint8": np.dtype(np.uint8), "float32": np.dtype(np.float32)}[announced["dtype"]]
+    kinds: dict[str, np.dtype[Any]] = {"uint8": np.dtype(np.uint8), "float32": np.dtype(np.float32)}
+    dtype = kinds[announced["dtype"]]
     height, width = (int(side) for side in announced["shape"])
     data = _exactly(process, height * width * dtype.itemsize, MAX_PIXELS * 4)
     return np.frombuffer(bytearray(data), dtype=dtype).reshape(height, width)
