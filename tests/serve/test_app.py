@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import threading
@@ -18,7 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from kdistill.errors import PolicyError
-from kdistill.explain.batch import image_of
+from kdistill.explain.batch import FileImage, image_of
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ExplainConfig
 from kdistill.explain.explanation import NOTICE
@@ -29,6 +30,7 @@ from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.run import serve_run
+from kdistill.studies.decoding import DecoderPool
 
 from ..explain.conftest import make_library, make_reading, radiograph
 from ..explain.test_exports import film
@@ -99,6 +101,11 @@ def png(seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def decoded(data: bytes, name: str = "x") -> FileImage:
+    with DecoderPool() as pool:
+        return image_of(name, data, 64, pool)
+
+
 def wait(client: TestClient, job: dict) -> dict:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -114,7 +121,7 @@ def test_an_image_is_explained_as_on_the_command_line(client: TestClient) -> Non
     assert sent.status_code == 202 and sent.headers["location"] == f"/v1/jobs/{sent.json()['id']}"
     state = wait(client, sent.json())
     answer = client.get(state["result"]).json()
-    image = image_of("uploaded image", png(), 64)
+    image = decoded(png(), "uploaded image")
     expected = explain(image.study_id, image.pixels, Telling.answer(image.pixels), context(), image_sha256=image.sha256)
     assert answer == expected.model_dump(mode="json") and answer["notice"] == NOTICE
     assert client.get(state["result"] + "/json").json() == answer
@@ -123,7 +130,7 @@ def test_an_image_is_explained_as_on_the_command_line(client: TestClient) -> Non
 def test_a_form_is_read_as_the_body_is_and_names_are_ignored(client: TestClient) -> None:
     files = {"image": ("../../etc/passwd", png(), "text/html")}
     answer = client.get(wait(client, client.post("/v1/explain", files=files).json())["result"])
-    assert "passwd" not in answer.text and answer.json()["image_sha256"] == image_of("x", png(), 64).sha256
+    assert "passwd" not in answer.text and answer.json()["image_sha256"] == hashlib.sha256(png()).hexdigest()
 
 
 def test_progress_is_told_stage_by_stage(client: TestClient) -> None:
@@ -237,7 +244,7 @@ def test_every_answer_is_about_its_own_image(reader: Telling, clock: Clock) -> N
             own = TestClient(client.app, base_url="http://127.0.0.1")  # a browser of its own
             data = png(seed)
             answer = own.get(wait(own, own.post("/v1/explain", content=data).json())["result"]).json()
-            image = image_of("x", data, 64)
+            image = decoded(data)
             edema = answer["observations"][INDEX["Edema"]]["probability"]
             told = float(Telling.answer(image.pixels).probabilities[INDEX["Edema"]])  # type: ignore[index]
             return answer["image_sha256"] == image.sha256 and edema == pytest.approx(told, abs=1e-6)

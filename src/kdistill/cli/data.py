@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from kdistill.cli.run import JsonOption
-from kdistill.cli.terminal import TerminalWatcher, emit_json
+from kdistill.cli.terminal import TerminalWatcher, clean, emit_json
 
 app = typer.Typer(help="Look at a data set before it is trained on.", no_args_is_help=True)
 phantom_app = typer.Typer(help="The synthetic chest X-ray world with known causes.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def check(
         emit_json(found.model_dump(mode="json"))
     else:
         for line in found.lines():
-            typer.echo(line)
+            typer.echo(clean(line))
     if found.leaks:
         raise PolicyError(
             f"leakage: {'; '.join(found.leaks)}", where=source, remedy="Split by patient and remove duplicates."

@@ -9,7 +9,12 @@ from importlib import metadata
 from pathlib import Path
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn", "pyarrow")
-_OPTIONAL = {"peft": "LoRA teachers: pip install 'kdistill[llm]'"}
+_OPTIONAL = {
+    "peft": "LoRA teachers: pip install 'kdistill[llm]'",
+    "python-gdcm": "JPEG lossless in DICOM: pip install 'kdistill[dicom]'",
+    "pyjpegls": "JPEG-LS in DICOM: pip install 'kdistill[dicom]'",
+    "pylibjpeg-openjpeg": "HTJ2K in DICOM: pip install 'kdistill[dicom]'",
+}
 #: `make demo` stays below this (LOG.md).
 _MEMORY_GB = 4.0
 _DISK_GB = 2.0

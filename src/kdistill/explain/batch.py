@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from kdistill.errors import InputError
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ENDINGS, ExplainFormat
-from kdistill.explain.explanation import Explanation
+from kdistill.explain.explanation import Explanation, Flag
 from kdistill.explain.exports import export
 from kdistill.explain.reading import ImageReader
+from kdistill.studies.decoding import DecoderPool
 from kdistill.studies.dicom import dicom_header
-from kdistill.studies.images import decode, to_square
+from kdistill.studies.film import Note, note_text
+from kdistill.studies.images import read_file, to_square
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -40,7 +42,8 @@ class FileImage(NamedTuple):
     pixels: NDArray[np.uint8]
     display: NDArray[np.uint8]
     sha256: str
-    header: Dataset | None
+    header: Dataset | None = None
+    notes: tuple[Note, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -108,13 +111,21 @@ def explain_files(
     items = find_images(sources)
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / REJECTED).unlink(missing_ok=True)
-    work = _Work(reader, context, out_dir, ("json", *(kind for kind in formats if kind != "json")), len(items) == 1)
+    wanted: tuple[ExplainFormat, ...] = ("json", *(kind for kind in formats if kind != "json"))
     size = context.config.batch_size
-    for start in range(0, len(items), size):
-        batch = items[start : start + size]
-        yield from work.explain(batch)
-        if on_progress is not None:
-            on_progress(start + len(batch), len(items))
+    with DecoderPool() as pool:
+        work = _Work(reader, context, out_dir, wanted, len(items) == 1, pool)
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
+            yield from work.explain(batch)
+            if on_progress is not None:
+                on_progress(start + len(batch), len(items))
+
+
+def with_notes(explanation: Explanation, image: FileImage) -> Explanation:
+    """The explanation with what its file's own tags say against it, first."""
+    notes = tuple(Flag(code="file_note", text=note_text(note)) for note in image.notes)
+    return explanation.model_copy(update={"flags": (*notes, *explanation.flags)})
 
 
 class _Work(NamedTuple):
@@ -123,13 +134,14 @@ class _Work(NamedTuple):
     out_dir: Path
     formats: tuple[ExplainFormat, ...]
     alone: bool
+    pool: DecoderPool
 
     def explain(self, items: Sequence[tuple[str, Path]]) -> Iterator[Outcome]:
         """One batch: what is done already first, then what cannot be read, then the rest."""
         images: list[FileImage] = []
         for study_id, path in items:
             try:
-                image = _read(study_id, path, self.reader.size_px)
+                image = _read(study_id, path, self.reader.size_px, self.pool)
             except InputError as error:
                 if self.alone:
                     raise
@@ -145,7 +157,7 @@ class _Work(NamedTuple):
         for image, reading in zip(images, readings, strict=True):
             found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
             try:
-                self._write(found, image)
+                self._write(with_notes(found, image), image)
             except InputError as error:
                 if self.alone:
                     raise InputError(error.what, where=image.study_id, remedy=error.remedy) from error
@@ -181,25 +193,29 @@ class _Work(NamedTuple):
             _write_whole(files[kind], contents[kind])
 
 
-def _read(study_id: str, path: Path, size_px: int) -> FileImage:
+def _read(study_id: str, path: Path, size_px: int, pool: DecoderPool) -> FileImage:
     try:
-        return image_of(study_id, path.read_bytes(), size_px)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path.name) from error
+        return image_of(study_id, read_file(path), size_px, pool)
     except InputError as error:
         raise InputError(error.what, where=path.name, remedy=error.remedy) from error
 
 
-def image_of(study_id: str, data: bytes, size_px: int) -> FileImage:
+def image_of(study_id: str, data: bytes, size_px: int, pool: DecoderPool) -> FileImage:
     """Decode the bytes of an image file for a student that reads squares of `size_px`.
 
+    Args:
+        study_id: What the study is called.
+        data: The file.
+        size_px: Side of the square that the student reads.
+        pool: Where it is decoded.
+
     Raises:
-        InputError: As `studies.images.decode`.
+        InputError: It cannot be used.
     """
-    grey = decode(data)
+    film = pool.read(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    shown = to_square(grey, max(size_px, DISPLAY_PX))
-    return FileImage(study_id, to_square(grey, size_px), shown, sha256, dicom_header(data))
+    shown = to_square(film.pixels, max(size_px, DISPLAY_PX))
+    return FileImage(study_id, to_square(film.pixels, size_px), shown, sha256, dicom_header(data), film.notes)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

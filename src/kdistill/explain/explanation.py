@@ -21,6 +21,7 @@ FlagCode = Literal[
     "prior_mentioned",
     "side_mismatch",
     "implausible_image",
+    "file_note",
     "all_indeterminate",
     "no_label_head",
 ]

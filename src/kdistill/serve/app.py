@@ -27,6 +27,7 @@ from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage, QueueFull
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
 from kdistill.serve.uploads import FIELD, read_upload
+from kdistill.studies.decoding import DecoderPool
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +94,12 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
         config: Sizes, times, token.
         samples: Test studies to try; None: none are offered.
     """
-    sessions = Sessions(config.token)
+    sessions, pool = Sessions(config.token), DecoderPool(config.decoders)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with pool:
+            yield
         await asyncio.to_thread(jobs.close)
 
     app = FastAPI(
@@ -112,7 +114,7 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
     _add_health(app, jobs)
     _add_page(app)
     _add_session(app, sessions, jobs)
-    _add_explain(app, jobs, config, _Metrics(jobs), samples)
+    _add_explain(app, jobs, config, pool, samples)
     return app
 
 
@@ -186,7 +188,9 @@ def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:
         return look(request, session)
 
 
-def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, metrics: _Metrics, samples: Samples | None) -> None:
+def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPool, samples: Samples | None) -> None:
+    metrics = _Metrics(jobs)
+
     def found(job_id: str, session: str) -> Job:
         job = jobs.find(job_id, session)
         if job is None:
@@ -223,7 +227,7 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, metrics: _Metric
             raise _busy()
         data = await read_upload(request, config.max_upload_mb * 1_000_000)
         try:
-            image = await asyncio.to_thread(image_of, UPLOADED, data, jobs.reader.size_px)
+            image = await asyncio.to_thread(image_of, UPLOADED, data, jobs.reader.size_px, pool)
         except InputError as error:
             metrics.requests.labels("unreadable").inc()
             raise HTTPException(

@@ -19,6 +19,7 @@ class ServeConfig(ConfigModel):
     max_waiting: int = Field(
         default=32, ge=1, description="Images that may wait for the model; more are told to retry."
     )
+    decoders: int = Field(default=2, ge=1, description="Child processes that decode uploads, each with limits.")
     batch_size: int = Field(default=8, ge=1, description="Waiting images that the model reads at once.")
     deadline_s: float = Field(default=60.0, gt=0, description="An image that has waited longer is not read any more.")
     keep_s: float = Field(default=3600.0, gt=0, description="A result is deleted so long after it was made.")

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from kdistill.explain.batch import FileImage
+from kdistill.explain.batch import FileImage, with_notes
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.explanation import Explanation
 from kdistill.explain.reading import ImageReader
@@ -158,9 +158,8 @@ class Jobs:
             readings = self.reader.read(np.stack([job.image.pixels for job in jobs]))
             for job, reading in zip(jobs, readings, strict=True):
                 image = job.image
-                job.explanation = explain(
-                    image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256
-                )
+                found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
+                job.explanation = with_notes(found, image)
                 self._end(job, "done")
         except Exception:
             # One image must not end the service, and no detail of it may reach a log.

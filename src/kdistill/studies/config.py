@@ -33,6 +33,10 @@ class ImageSource(ConfigModel):
     frontal_only: bool = Field(
         default=True, description="Leave out studies all of whose images are stated to be no frontal view; counted."
     )
+    require_chest: bool = Field(
+        default=True,
+        description="Leave out DICOM files that are no chest radiograph by their tags (modality, class, body part).",
+    )
     validate_share: float = Field(default=0.15, ge=0, lt=1, description="Share of patients (by hash) for validation.")
     test_share: float = Field(default=0.25, ge=0, lt=1, description="Share of patients (by hash) for the test.")
 

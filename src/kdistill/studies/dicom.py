@@ -1,79 +1,101 @@
-"""DICOM -> grey pixels: modality LUT, padding, VOI LUT, then polarity, each applied once and in the standard's order.
+"""DICOM -> grey pixels: modality LUT, VOI LUT or window, polarity, padding, each once and in the standard's order.
 
-Source: DICOM PS3.3 C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT), C.11.6 (presentation LUT shape).
-Polarity is never guessed: a file that does not say it is refused.
+Source: DICOM PS3.3 C.7.6.3 (image pixel), C.7.5.1.1.2 (padding), C.11.1 (modality LUT), C.11.2 (VOI LUT), C.11.6
+(presentation LUT shape); PS3.5 8.1.1 (pixel cells). Polarity and depth are never guessed: a file that does not say them
+is refused.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from kdistill.errors import InputError
+from kdistill.studies import luts
+from kdistill.studies.codecs import NATIVE, SYNTAXES, Frame, clean_uid, decode_frame
+from kdistill.studies.dicom_file import BIG_ENDIAN, DicomBytes, open_dicom
+from kdistill.studies.dicom_policy import code, what_it_shows
+from kdistill.studies.film import LOSSY_COLOUR, MAX_PIXELS, Film, Note
 
 _REQUIRED: Final = (
     "PhotometricInterpretation",
+    "SamplesPerPixel",
     "Rows",
     "Columns",
     "BitsAllocated",
     "BitsStored",
     "PixelRepresentation",
 )
-_MAX_PIXELS: Final = 64_000_000
+#: Everything that is looked at; the rest (names, dates, private groups) is never parsed.
+_READ: Final = (
+    *_REQUIRED,
+    *("HighBit", "NumberOfFrames", "PlanarConfiguration", "PixelData", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "VOILUTFunction"),
+    *("WindowCenter", "WindowWidth", "PresentationLUTShape", "SOPClassUID", "Modality", "BodyPartExamined"),
+    *("ViewPosition", "PatientOrientation", "PatientAge", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *(
+        f"{colour}PaletteColorLookupTable{part}"
+        for colour in ("Red", "Green", "Blue")
+        for part in ("Descriptor", "Data")
+    ),
+)
 #: What a code, date or time may look like: nothing that could reach a terminal or a page raw.
 _CODE: Final = re.compile(r"[A-Za-z0-9_. -]{1,32}")
+_COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
-def decode_dicom(data: bytes) -> np.ndarray:
-    """Decode the bytes of a DICOM file.
+def decode_dicom(data: bytes, *, require_chest: bool = True) -> Film:
+    """Decode the bytes of a DICOM file in this process. For files of unknown origin use `decoding.DecoderPool`.
 
-    Returns:
-        Float32 [H, W] in [0, 1], bright = dense.
+    Args:
+        data: The file.
+        require_chest: Refuse what is no chest radiograph by its tags; False: only note it.
 
     Raises:
-        InputError: A needed tag is missing (it is named), the pixels are damaged, compressed in a way that needs an
-            extra (named), multi-frame or in colour.
+        InputError: A needed tag is missing (it is named) or contradicts another, the pixels are damaged or cut,
+            compressed in a way that needs an extra (named), multi-frame, in colour, or no chest radiograph.
     """
-    dataset = _read(data)
-    _require_tags(dataset)
-    values = _stored_values(dataset)
-    padding = _padding_mask(dataset, values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns about harmless value lengths; what matters is checked here
-        grey = _display_range(dataset, values, padding)
-    if _is_inverted(dataset):
-        grey = 1.0 - grey
-    grey[padding] = 0.0
-    return grey.astype(np.float32)
+    try:
+        with _quiet():
+            return _decode(data, require_chest)
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError("needs more memory than decoding may use", remedy="Give a smaller image.") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # pydicom and its decoders raise ten different types on damaged files (FAULTS 15); a panic in a decoder written in
+    # Rust (pylibjpeg-rle) arrives as an exception that is no `Exception`.
+    except BaseException as error:
+        raise InputError(
+            f"is a damaged DICOM file ({type(error).__name__})", remedy="Export it again from the archive."
+        ) from error
 
 
 def dicom_header(data: bytes) -> Any | None:
-    """The dataset of a DICOM file without its pixels; None for the bytes of any other file.
+    """The data set of a DICOM file without its pixels; None for the bytes of any other file.
 
     Raises:
         InputError: The file says that it is DICOM and cannot be read.
     """
-    if data[128:132] != b"DICM":
-        return None
-    dataset = _read(data)
-    del dataset.PixelData
-    return dataset
-
-
-def _read(data: bytes) -> Any:
     import pydicom
 
+    if data[128:132] != b"DICM":
+        return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return pydicom.dcmread(io.BytesIO(data))
-    except Exception as error:  # pydicom raises ten different types on damaged files (FAULTS 15)
+        with _quiet():
+            return pydicom.dcmread(io.BytesIO(open_dicom(data).data), stop_before_pixels=True)
+    except InputError:
+        raise
+    except Exception as error:  # FAULTS 15
         raise InputError(
             f"is a damaged DICOM file ({type(error).__name__})", remedy="Export it again from the archive."
         ) from error
@@ -93,8 +115,7 @@ def read_header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
             if syntax == DeflatedExplicitVRLittleEndian:
                 raise InputError("is a deflated DICOM file: its header is not read", where=path.name)
@@ -109,100 +130,203 @@ def read_header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     return {keyword: text if _CODE.fullmatch(text) else "" for keyword, text in texts.items()}
 
 
-def _require_tags(dataset: Any) -> None:
+def is_compressed_dicom(data: bytes) -> bool:
+    """Whether native code would have to decode the pixels (False for what is no readable DICOM file)."""
+    try:
+        return open_dicom(data).syntax not in NATIVE
+    except InputError:
+        return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """pydicom warns and logs with values in the text, which may be a patient's; what matters is checked here."""
+    logger = logging.getLogger("pydicom")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _decode(data: bytes, require_chest: bool) -> Film:
+    import pydicom
+
+    file = open_dicom(data)
+    dataset = pydicom.dcmread(io.BytesIO(file.data), specific_tags=list(_READ))
+    notes, view = what_it_shows(dataset, require_chest=require_chest)
+    frame = _required(dataset, file)
+    photometric = code(dataset, "PhotometricInterpretation")
+    stored = _stored_values(dataset, file, frame)
+    if photometric in ("MONOCHROME1", "MONOCHROME2"):
+        grey, more = _grey(dataset, stored)
+    else:
+        grey, more = _grey_of_colours(dataset, file, stored, frame), ()
+    return Film(grey, (*file.notes, *notes, *more), view)
+
+
+def _required(dataset: Any, file: DicomBytes) -> Frame:
+    """Check every tag that the pixels depend on, before anything is allocated."""
     for keyword in _REQUIRED:
         if dataset.get(keyword) in (None, ""):
             raise InputError(
                 f"the DICOM tag {keyword} is missing", remedy="It is needed to show the pixels and is never guessed."
             )
-    if "PixelData" not in dataset:
+    if not file.layout.has_pixels:
         raise InputError("the DICOM file has no PixelData", remedy="Give an image object, not a header or a report.")
-    if int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise InputError("is a multi-frame object, not one radiograph")
-    if dataset.Rows * dataset.Columns > _MAX_PIXELS:
-        raise InputError(f"claims {dataset.Columns} x {dataset.Rows} pixels, more than {_MAX_PIXELS}")
-    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+    frames = 1 if dataset.get("NumberOfFrames") in (None, "") else _whole(dataset, "NumberOfFrames", 0, 2**31)
+    if frames > 1:
+        raise InputError(f"is a multi-frame object ({frames} frames), not one radiograph")
+    rows, columns = _whole(dataset, "Rows", 1, 65535), _whole(dataset, "Columns", 1, 65535)
+    if rows * columns > MAX_PIXELS:
+        raise InputError(f"claims {columns} x {rows} pixels, more than {MAX_PIXELS}")
+    samples = _whole(dataset, "SamplesPerPixel", 1, 3)
+    allocated = _whole(dataset, "BitsAllocated", 8, 16)
+    frame = Frame(rows, columns, samples, allocated, _whole(dataset, "BitsStored", 1, allocated))
+    _whole(dataset, "PixelRepresentation", 0, 1)
+    _require_kind(code(dataset, "PhotometricInterpretation"), frame)
+    if file.syntax in NATIVE:
+        _require_length(file, frame, code(dataset, "PhotometricInterpretation"))
+    elif file.layout.pixel_bytes is not None:
+        raise InputError(f"its pixels should be compressed ({clean_uid(file.syntax)}) but stand uncompressed")
+    return frame
+
+
+def _whole(dataset: Any, keyword: str, low: int, high: int) -> int:
+    value = dataset.get(keyword)
+    try:
+        number = int(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the DICOM tag {keyword} is no whole number", remedy="Export it again.") from error
+    if not low <= number <= high:
         raise InputError(
-            f"PhotometricInterpretation is {str(dataset.PhotometricInterpretation)[:16]!r}, not a grey radiograph"
+            f"the DICOM tag {keyword} is {number}, not between {low} and {high}", remedy="Export it again."
+        )
+    return number
+
+
+def _require_kind(photometric: str, frame: Frame) -> None:
+    channels = (
+        3 if photometric in _COLOURS else 1 if photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR") else 0
+    )
+    if not channels:
+        raise InputError(f"PhotometricInterpretation is {photometric}, not a grey radiograph")
+    if channels != frame.samples or frame.bits_allocated not in (8, 16):
+        raise InputError(
+            f"SamplesPerPixel {frame.samples} and BitsAllocated {frame.bits_allocated} do not fit {photometric}",
+            remedy="Export it again.",
         )
 
 
-def _stored_values(dataset: Any) -> np.ndarray:
-    shift = _widen_to_high_bit(dataset)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = np.asarray(dataset.pixel_array)
-    except (ImportError, RuntimeError, NotImplementedError) as error:
-        name = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown")
+def _require_length(file: DicomBytes, frame: Frame, photometric: str) -> None:
+    """Exactly the bytes that the tags promise: one row too many or too few shears the picture."""
+    cells_a_pixel = (
+        2 if photometric == "YBR_FULL_422" else frame.samples
+    )  # C.7.6.3.1.2: every second colour is left out
+    expected = frame.rows * frame.columns * cells_a_pixel * (frame.bits_allocated // 8)
+    found = file.layout.pixel_bytes
+    if found is None:
+        raise InputError("its pixels are compressed but its transfer syntax says that they are not")
+    if found not in (expected, expected + expected % 2):
         raise InputError(
-            f"its pixels are compressed as {name}, which cannot be decoded here",
-            remedy="Install a decoder: pip install 'kdistill[dicom]'",
-        ) from error
-    except Exception as error:  # FAULTS 15
-        raise InputError(f"its pixel data are damaged ({type(error).__name__})", remedy="Export it again.") from error
-    if values.ndim != 2:
-        raise InputError(f"its pixels have {values.ndim} dimensions, not a grey image")
-    return values >> shift
+            f"its tags promise {expected} bytes of pixels, there are {found}",
+            remedy="It is cut or its size tags are wrong; export it again.",
+        )
 
 
-def _widen_to_high_bit(dataset: Any) -> int:
-    """A HighBit above BitsStored - 1 (retired, but it occurs): pydicom would keep the low bits and drop the high ones.
+def _stored_values(dataset: Any, file: DicomBytes, frame: Frame) -> np.ndarray:
+    """The value of every pixel as it is stored: sign and bit position resolved, int32 [H, W] or [H, W, 3]."""
+    high_bit = frame.bits_stored - 1  # the only value that the standard allows today (PS3.5 8.1.1)
+    if dataset.get("HighBit") not in (None, ""):
+        high_bit = _whole(dataset, "HighBit", frame.bits_stored - 1, frame.bits_allocated - 1)
+    signed = int(dataset.PixelRepresentation) == 1
+    if file.syntax in NATIVE:
+        from pydicom.pixels import get_decoder
+        from pydicom.uid import UID
 
-    Returns:
-        By how many bits the decoded values have to be shifted down.
-    """
-    stored, high_bit = int(dataset.BitsStored), int(dataset.get("HighBit") or 0)
-    if not stored <= high_bit < int(dataset.BitsAllocated):
-        return 0
-    dataset.BitsStored = high_bit + 1
-    return high_bit + 1 - stored
+        options: Any = {"correct_unused_bits": False}
+        cells, _ = get_decoder(UID(file.syntax)).as_array(dataset, **options)
+    else:
+        cells = decode_frame(dataset, file.syntax, frame)
+    shape = (frame.rows, frame.columns, 3)[: 2 if frame.samples == 1 else 3]
+    if cells.shape != shape:
+        raise InputError(f"its pixels decode to {cells.ndim} dimensions, not to one image")
+    if file.syntax in NATIVE or SYNTAXES[file.syntax].family == "rle":
+        return _from_cells(cells, frame.bits_stored, high_bit, signed)
+    if high_bit != frame.bits_stored - 1:
+        raise InputError(
+            "HighBit is off in compressed pixels: which bits count is not plain", remedy="Export it again."
+        )
+    return _from_codec(cells, frame.bits_stored, signed)
 
 
-def _padding_mask(dataset: Any, values: np.ndarray) -> np.ndarray:
+def _from_cells(cells: np.ndarray, stored: int, high_bit: int, signed: bool) -> np.ndarray:
+    """Take the bits up to HighBit out of each cell: an older standard let overlays live in the others."""
+    unsigned = cells.view(np.dtype(f"u{cells.dtype.itemsize}").newbyteorder(cells.dtype.byteorder))
+    values = (unsigned.astype(np.int32) >> (high_bit + 1 - stored)) & ((1 << stored) - 1)
+    return np.where(values >> (stored - 1), values - (1 << stored), values) if signed else values
+
+
+def _from_codec(cells: np.ndarray, stored: int, signed: bool) -> np.ndarray:
+    """A codec gives values; where they do not fit BitsStored, one of the two is wrong."""
+    values = cells.astype(np.int32)
+    low, high = (-(1 << (stored - 1)), 1 << (stored - 1)) if signed else (0, 1 << stored)
+    if signed and values.min() >= 0 and values.max() < 1 << stored:  # two's complement that was not extended
+        values = np.where(values >= high, values - (1 << stored), values)
+    if values.min() < low or values.max() >= high:
+        raise InputError(f"its pixels do not fit BitsStored ({stored})", remedy="Which is wrong is never guessed.")
+    return values
+
+
+def _grey(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, tuple[Note, ...]]:
+    """Display values by one table over all stored values, then polarity, then padding in black."""
+    padding = _padding_mask(dataset, stored)
+    low, high = int(stored.min()), int(stored.max())
+    codes = np.arange(low, high + 1)
+    counts = np.bincount((stored[~padding] if padding is not None else stored.ravel()) - low, minlength=len(codes))
+    table, notes = luts.shown(dataset, codes, counts)
+    if _is_inverted(dataset):
+        table = 1.0 - table
+    grey = table.astype(np.float32)[stored - low]
+    if padding is not None:
+        grey[padding] = 0.0
+    return grey, notes
+
+
+def _padding_mask(dataset: Any, stored: np.ndarray) -> np.ndarray | None:
     """Pixels outside the exposed field: PixelPaddingValue, up to PixelPaddingRangeLimit where it stands."""
-    padding = dataset.get("PixelPaddingValue")
+    padding = luts.number(dataset, "PixelPaddingValue")
     if padding is None:
-        return np.zeros(values.shape, dtype=bool)
-    limit = dataset.get("PixelPaddingRangeLimit", padding)
-    low, high = sorted((int(padding), int(limit)))
-    mask = (values >= low) & (values <= high)
-    return mask if not mask.all() else np.zeros(values.shape, dtype=bool)
-
-
-def _display_range(dataset: Any, values: np.ndarray, padding: np.ndarray) -> np.ndarray:
-    """Modality LUT, then VOI LUT or window (the first of several), else the 0.5 to 99.5 percentiles; to [0, 1]."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    if dataset.get("RescaleSlope") in (0, 0.0):
-        dataset.RescaleSlope = 1  # a slope of 0 erases the image; the standard forbids it
-    modal = np.asarray(apply_modality_lut(values, dataset), dtype=np.float64)
-    if "VOILUTSequence" in dataset:
-        shown = np.asarray(apply_voi_lut(modal.astype(values.dtype), dataset), dtype=np.float64)
-        low, high = float(shown.min()), float(shown.max())
-        return (shown - low) / max(high - low, 1e-9)
-    window = _first_window(dataset)
-    if window is None:
-        low, high = np.percentile(modal[~padding], [0.5, 99.5])
-        return np.clip((modal - low) / max(high - low, 1e-9), 0.0, 1.0)
-    centre, width = window
-    if str(dataset.get("VOILUTFunction", "LINEAR")) == "SIGMOID":
-        return 1.0 / (1.0 + np.exp(-4.0 * (modal - centre) / width))
-    # PS3.3 C.11.2.1.2.1: linear between centre - 0.5 - (width - 1) / 2 and centre - 0.5 + (width - 1) / 2.
-    return np.clip((modal - (centre - 0.5)) / max(width - 1.0, 1e-9) + 0.5, 0.0, 1.0)
-
-
-def _first_window(dataset: Any) -> tuple[float, float] | None:
-    try:
-        centre, width = (
-            np.atleast_1d(np.asarray(dataset.get(k), dtype=float))[0] for k in ("WindowCenter", "WindowWidth")
-        )
-    except (TypeError, ValueError, IndexError):
         return None
-    usable = np.isfinite(centre) and np.isfinite(width) and width >= 1
-    return (float(centre), float(width)) if usable else None
+    limit = luts.number(dataset, "PixelPaddingRangeLimit")
+    ends = [padding, padding if limit is None else limit]
+    if int(dataset.PixelRepresentation) == 1:  # written as unsigned beside signed pixels
+        ends = [end - 65536 if end > 32767 else end for end in ends]
+    mask = (stored >= min(ends)) & (stored <= max(ends))
+    return mask if mask.any() and not mask.all() else None
 
 
 def _is_inverted(dataset: Any) -> bool:
     """MONOCHROME1 and PresentationLUTShape INVERSE say the same thing: together they still invert once."""
-    return dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
+    return (
+        "MONOCHROME1" in code(dataset, "PhotometricInterpretation")
+        or code(dataset, "PresentationLUTShape") == "INVERSE"
+    )
+
+
+def _grey_of_colours(dataset: Any, file: DicomBytes, stored: np.ndarray, frame: Frame) -> np.ndarray:
+    """A film that was stored in colour is used where its channels are equal: only then is there one grey value."""
+    if file.syntax == BIG_ENDIAN and frame.samples == 1:
+        raise InputError("is a palette image in big endian order", remedy="Convert it to explicit little endian.")
+    rgb, bits = luts.palette(dataset, stored) if frame.samples == 1 else (stored, frame.bits_stored)
+    top = (1 << bits) - 1
+    lossy = file.syntax not in NATIVE and SYNTAXES[file.syntax].family in ("jpeg", "jpeg_2000", "jpeg_ls")
+    allowed = LOSSY_COLOUR * top / 255 if lossy else 0
+    if np.abs(rgb - rgb[..., :1]).max() > allowed:
+        raise InputError(
+            "is a colour picture", remedy="Give the radiograph itself, in grey, not a screenshot or a photograph."
+        )
+    return (rgb.mean(axis=-1) / top).astype(np.float32)

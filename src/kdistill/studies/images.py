@@ -2,6 +2,11 @@
 
 This is the only place where pixels are scaled, resized and padded; training and serving call the same functions, so
 they see the same bytes. Content decides the format, never the file name.
+
+Where it runs: PNG and JPEG are decoded by Pillow in any process, because their size is checked before a pixel is
+allocated, a cut or damaged file is refused, and zlib and libjpeg are as tried on hostile input as native code gets.
+Compressed DICOM calls codecs that are not: it is decoded in a limited child process only (see `decoding`), where many
+files of any kind are read in parallel too.
 """
 
 from __future__ import annotations
@@ -18,12 +23,15 @@ import numpy as np
 from PIL import Image
 
 from kdistill.errors import InputError
+from kdistill.studies.dicom import decode_dicom, is_compressed_dicom
+from kdistill.studies.dicom_file import looks_like_dicom
+from kdistill.studies.film import LOSSY_COLOUR, MAX_PIXELS, Film
 
-#: The largest detectors in use give about 4300 x 3600 pixels; beyond this an "image" is an attack or a mistake.
-MAX_PIXELS: Final = 64_000_000
 #: Below this there is no radiograph to read, beyond this aspect ratio no chest.
 MIN_SIDE_PX: Final = 32
 MAX_ASPECT: Final = 4.0
+#: Three times the largest uncompressed radiograph.
+MAX_FILE_BYTES: Final = 400_000_000
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
@@ -52,17 +60,52 @@ def read_grey(path: Path) -> np.ndarray:
         InputError: As `read_image`.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path.name) from error
-    try:
-        return decode(data)
+        return decode(read_file(path))
     except InputError as error:
         raise InputError(error.what, where=path.name, remedy=error.remedy) from error
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file that is not absurdly large (a pipe or a device would never end).
+
+    Raises:
+        InputError: It is missing, not readable, no regular file, or too large.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise InputError("is no regular file")
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"has {size} bytes, more than {MAX_FILE_BYTES}: no radiograph is that large")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else "its name is not valid"
+        raise InputError(f"cannot be read ({reason})") from error
+
+
 def decode(data: bytes) -> np.ndarray:
     """Decode the bytes of a PNG, JPEG or DICOM file: float32 [H, W] in [0, 1].
+
+    A compressed DICOM file is decoded in a child process of its own; for more than one file keep a
+    `decoding.DecoderPool`.
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    if looks_like_dicom(data) and is_compressed_dicom(data):
+        from kdistill.studies.decoding import DecoderPool
+
+        with DecoderPool() as pool:
+            return pool.read(data).pixels
+    return decode_in_process(data).pixels
+
+
+def decode_in_process(data: bytes, *, require_chest: bool = True) -> Film:
+    """Decode an image file here, whatever native code that needs. What the children of `decoding` call.
+
+    Args:
+        data: The file.
+        require_chest: Refuse DICOM files that are no chest radiograph by their tags; False: only note it.
 
     Raises:
         InputError: As `read_image`.
@@ -71,21 +114,19 @@ def decode(data: bytes) -> np.ndarray:
         raise InputError("is empty (0 bytes)", remedy="Copy the file again.")
     if data.startswith(_PNG):
         _require_whole_png(data)
-        pixels = _decode_raster(data, "PNG")
+        film = Film(_decode_raster(data, "PNG"))
     elif data.startswith(_JPEG):
         _require_whole_jpeg(data)
-        pixels = _decode_raster(data, "JPEG")
-    elif data[128:132] == b"DICM":
-        from kdistill.studies.dicom import decode_dicom
-
-        pixels = decode_dicom(data)
+        film = Film(_decode_raster(data, "JPEG"))
+    elif looks_like_dicom(data):
+        film = decode_dicom(data, require_chest=require_chest)
     else:
         raise InputError(
             f"is no PNG, JPEG or DICOM file (it starts with {data[:4].hex(' ')})",
             remedy="Give the image itself; a file's name does not matter, its content does.",
         )
-    _require_plausible(pixels)
-    return pixels
+    _require_plausible(film.pixels)
+    return film
 
 
 def _require_whole_png(data: bytes) -> None:
@@ -141,7 +182,7 @@ def _grey(image: Image.Image) -> np.ndarray:
     if image.mode in ("L", "LA"):
         return np.asarray(image.getchannel(0), dtype=np.float32) / 255.0
     rgb = np.asarray(image.convert("RGB"), dtype=np.int16)
-    if np.abs(rgb - rgb[..., :1]).max() > 24:
+    if np.abs(rgb - rgb[..., :1]).max() > LOSSY_COLOUR:
         raise InputError(
             "is a colour picture", remedy="Give the radiograph itself, in grey, not a screenshot or a photograph."
         )

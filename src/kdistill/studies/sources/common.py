@@ -90,12 +90,17 @@ def choose_images(item: SourceStudy, config: ImageSource) -> SourceStudy | None:
     if config.frontal_only and all(image.is_frontal is False for image in images):
         return None
     if config.first_view == "frontal":
-        rank = {True: 0, None: 1, False: 2}
-        images = sorted(images, key=lambda image: rank[image.is_frontal])
+        images = [images[index] for index in frontal_first(images)]
     view = images[0].view_position if images else None
     study = item.study.model_copy(update={"view_position": view or item.study.view_position})
     # Boxes are drawn on the first image: a data set with boxes has one image a study.
     return replace(item, study=study, images=images)
+
+
+def frontal_first(images: list[SourceImage]) -> list[int]:
+    """The order of images by view: frontal, not stated, others; stable."""
+    rank = {True: 0, None: 1, False: 2}
+    return sorted(range(len(images)), key=lambda index: rank[images[index].is_frontal])
 
 
 def stated_or_hashed_split(stated: str, patient_id: str, config: ImageSource) -> Split:
