@@ -102,13 +102,26 @@ def test_report_kinds(report: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["effusion or ", "effusion, ", "heart ", "no ", "? ", "a", "\n", " ", "opacit", "\u0130\U0001f642", "calcif- "],
+    [
+        "effusion or ",
+        "no effusion not seen ",
+        "effusion, ",
+        "heart ",
+        "no ",
+        "? ",
+        "a",
+        "\n",
+        " ",
+        "opacit",
+        "\u0130\U0001f642",
+        "calcif- ",
+    ],
 )
 def test_100_kb_in_bounded_time(unit: str) -> None:
     # Measured worst case 0.4 s (mentions of "effusion, "); quadratic work would take minutes.
     text = unit * (100_000 // len(unit)) + "normal"
     labeler = RuleLabeler()
-    start = time.perf_counter()
+    start = time.process_time()  # CPU time: a busy machine must not fail this
     labeler.label(text)
     labeler.mentions(text)
-    assert time.perf_counter() - start < 10.0
+    assert time.process_time() - start < 10.0

@@ -160,7 +160,7 @@ class ChexbertLabeler:
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the logits of each head, [B, 4] (the last [B, 2]), for token sequences of any lengths, padded here."""
-        device = self._model.linear_heads[0].weight.device
+        device = next(self._model.parameters()).device
         longest = max(map(len, token_ids))
         input_ids = torch.full((len(token_ids), longest), PAD_ID, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)

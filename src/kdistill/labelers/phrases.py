@@ -113,8 +113,7 @@ UNMENTIONS: Final = """massive | massively | mass effect | pleural line | pleura
     | not completely resolved | not fully resolved | not entirely resolved | not yet resolved
     | infection control | infectious symptoms | tumor marker*
     | hardware artifact | leading | breast implant* | suture line* | valve surgery | lung lines
-    | fracture* may not be | lumpectomy | lead to | skin lesion* | healing well | as if
-    | no evidence of acute infection"""
+    | fracture* may not be | lumpectomy | lead to | skin lesion* | healing well | no evidence of acute infection"""
 
 #: Abnormal, but none of the 14: blocks "No Finding" (as the CheXpert labeler does) and sets no label.
 ABNORMAL: Final = """emphysema* | blunt* | elevation | elevated | eventration | scolio* | degenera*
@@ -213,7 +212,7 @@ UNCERTAIN_BEFORE: Final = """possible | possibly | maybe | correlate for | corre
     | consider | consideration of | conceivably | apparent | cannot entirely exclude
     | cannot completely exclude | felt to represent | thought to represent | thought to be | believed to represent
     | raising concern for | raises concern for | raise concern for | raises the possibility of
-    | raising the possibility of | possibility of | uncertain
+    | raising the possibility of | possibility of | uncertain | as if
     | unclear if | unclear whether | uncertain if | uncertain whether | question whether
     | question if | concerning findings for | suspicious findings for | would be difficult to exclude
     | appear* to represent"""
@@ -227,7 +226,7 @@ UNCERTAIN_AFTER: Final = """cannot be excluded | can not be excluded | not exclu
     | cannot be entirely excluded | cannot be completely excluded | not entirely excluded
     | not completely excluded | is of concern | is questionable | be difficult to exclude
     | would be difficult to exclude | is indeterminate | are indeterminate | not be entirely excluded
-    | not be completely excluded | is less likely | in question | is in question | are in question"""
+    | not be completely excluded | is less likely"""
 #: A hedge that reaches over commas: everything in the list is only possible.
 DIFFERENTIAL: Final = """differential | differential diagnosis | differential diagnoses | differential includes
     | differential including | differential diagnosis includes | differential diagnosis including

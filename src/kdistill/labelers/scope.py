@@ -166,8 +166,9 @@ class SentenceReader:
 
     def _trailing_cue(self, event: Event) -> None:
         denies = event.meaning.kind == lexicon.NEGATION_AFTER
-        denied = denies and all(found.state == 0 for found in self._open)
-        if denied or not self._open or not self._mode_used:
+        if denies and all(found.state == 0 for found in self._open):
+            self._open = []  # also keeps a run of such cues linear
+        if not self._open or not self._mode_used:
             # Nothing before it to change, or a cue right before it: "suggesting resolved pneumonia".
             self._set_mode(0 if denies else -1, event)
             return
