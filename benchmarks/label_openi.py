@@ -116,7 +116,7 @@ def print_speed(labeler: RuleLabeler, texts: Sequence[str]) -> None:
     cpu, wall = [], []
     for _ in range(5):
         start, start_wall = time.process_time(), time.perf_counter()
-        labeler.label_many(texts)
+        labeler.label_all(texts)
         cpu.append(len(texts) / (time.process_time() - start))
         wall.append(len(texts) / (time.perf_counter() - start_wall))
     print(f"{labeler.name} {labeler.revision}, n = {len(texts)} reports, five passes, reports/s (least, median, most)")
@@ -147,7 +147,7 @@ def main() -> None:
     reports = list(read_archive(arguments.archive))
     labeler = RuleLabeler()
     texts = [report.text for report in reports]
-    labels = labeler.label_many(texts)
+    labels = labeler.label_all(texts)
     print_speed(labeler, texts)
     kept = [
         (report, label)

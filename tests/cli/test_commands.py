@@ -22,6 +22,7 @@ COMMANDS = [
     ["explain"],
     ["label"],
     ["score"],
+    ["convert-chexbert"],
     ["literature", "build"],
     ["literature", "search"],
     ["teacher", "train"],
@@ -68,7 +69,11 @@ def test_help_loads_neither_torch_nor_transformers():
         (["evaluate", "nowhere"], 2, ["no recipe.yaml"]),
         (["explain", "nowhere", "x.png"], 2, ["nowhere"]),
         (["label", "missing.csv"], 2, ["missing.csv"]),
-        (["label", "-", "--labeler", "chexbert"], 2, ["chexbert"]),
+        (["label", "-", "--labeler", "chexbert"], 2, ["--checkpoint"]),
+        (["label", "-", "--labeler", "chexbert", "--checkpoint", "nowhere"], 2, ["nowhere", "convert-chexbert"]),
+        (["label", "-", "--labeler", "chexpert"], 2, ["chexpert", "rules or chexbert"]),
+        (["label", "-", "--checkpoint", "nowhere"], 2, ["--labeler chexbert"]),
+        (["convert-chexbert", "nowhere.pth", "out"], 2, ["nowhere.pth"]),
         (["literature", "build"], 2, ["--source"]),
         (["literature", "search", "nowhere", "x"], 2, ["nowhere"]),
         (["rationales", "show", "nowhere", "s1"], 2, ["nowhere"]),
@@ -93,6 +98,24 @@ def test_label_prints_the_contract(tmp_path):
     assert json.loads(lines[1])["labels"]["Edema"] is None
     table_lines = kdistill("label", str(table)).stdout.splitlines()
     assert table_lines[0].startswith("id,No Finding,") and len(table_lines) == 3
+
+
+def test_label_and_score_by_chexbert(tmp_path):
+    from ..labelers.chexbert_files import random_state, write_official, write_vocabulary
+
+    write_official(tmp_path / "chexbert.pth", random_state())
+    write_vocabulary(tmp_path)
+    kdistill("convert-chexbert", "chexbert.pth", "weights", "--vocab", "vocab.txt", cwd=tmp_path)
+    table = tmp_path / "r.csv"
+    table.write_text('study_id,report\na,"No effusion. The heart is enlarged."\nb,Lungs are clear.\n')
+    with_weights = ("--labeler", "chexbert", "--checkpoint", "weights")
+    lines = kdistill("label", "r.csv", "--json", *with_weights, cwd=tmp_path).stdout.splitlines()
+    labels = [json.loads(line)["labels"] for line in lines]
+    assert len(labels) == 2 and len(labels[0]) == 14 and labels[0] != labels[1]
+    done = kdistill("score", "--reference", "r.csv", "--predictions", "r.csv", "--json", *with_weights, cwd=tmp_path)
+    scores = [row for row in json.loads(done.stdout) if row["name"] == "report_f1" and row["average"] == "micro"]
+    assert scores and all(row["value"] == 1.0 and row["labeler"].startswith("chexbert@") for row in scores)
+    assert "this is CheXbert F1" in done.stderr
 
 
 def test_data_check_fails_on_leakage(tmp_path):

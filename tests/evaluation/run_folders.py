@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ class PlainLabeler:
             name, _, state = line.partition(": ")
             labels[name] = {"present": 1, "absent": 0, "uncertain": -1}[state]  # type: ignore[assignment]
         return labels
+
+    def label_all(self, reports: Sequence[str], /) -> list[Labels]:
+        return [self.label(report) for report in reports]
 
 
 def write_text(stated: np.ndarray, uncertain: np.ndarray | None = None) -> str:

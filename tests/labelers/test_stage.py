@@ -10,7 +10,7 @@ import pytest
 
 from kdistill.artifact import StageWriter
 from kdistill.errors import InputError
-from kdistill.labelers.config import LabelerConfig
+from kdistill.labelers.config import RulesLabelerConfig
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.labelers.stage import build_labels, report_kind
 from kdistill.observations import OBSERVATIONS, empty_labels
@@ -43,7 +43,7 @@ def built(tmp_path: Path) -> StageWriter:
     write_jsonl(tmp_path / "studies.jsonl", studies)
     stage = StageWriter(tmp_path / "labels")
     stage.dir.mkdir()
-    build_labels(stage, LabelerConfig(), tmp_path)
+    build_labels(stage, RulesLabelerConfig(), tmp_path)
     return stage
 
 
@@ -71,14 +71,14 @@ def test_every_study_is_counted(built: StageWriter) -> None:
 def test_two_builds_are_equal(built: StageWriter, tmp_path: Path) -> None:
     again = StageWriter(tmp_path / "again")
     again.dir.mkdir()
-    build_labels(again, LabelerConfig(), tmp_path)
+    build_labels(again, RulesLabelerConfig(), tmp_path)
     for name in ("labels.jsonl", "test_labels.jsonl", "labeler.json"):
         assert (again.dir / name).read_bytes() == (built.dir / name).read_bytes()
 
 
 def test_missing_studies_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"studies\.jsonl"):
-        build_labels(StageWriter(tmp_path), LabelerConfig(), tmp_path)
+        build_labels(StageWriter(tmp_path), RulesLabelerConfig(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,26 @@ def test_report_kinds(report: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["effusion or ", "effusion, ", "heart ", "no ", "? ", "a", "\n", " ", "opacit", "\u0130\U0001f642", "calcif- "],
+    [
+        "effusion or ",
+        "no effusion not seen ",
+        "effusion, ",
+        "heart ",
+        "no ",
+        "? ",
+        "a",
+        "\n",
+        " ",
+        "opacit",
+        "\u0130\U0001f642",
+        "calcif- ",
+    ],
 )
 def test_100_kb_in_bounded_time(unit: str) -> None:
     # Measured worst case 0.4 s (mentions of "effusion, "); quadratic work would take minutes.
     text = unit * (100_000 // len(unit)) + "normal"
     labeler = RuleLabeler()
-    start = time.perf_counter()
+    start = time.process_time()  # CPU time: a busy machine must not fail this
     labeler.label(text)
     labeler.mentions(text)
-    assert time.perf_counter() - start < 10.0
+    assert time.process_time() - start < 10.0

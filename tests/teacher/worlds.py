@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from kdistill.artifact import StageWriter
-from kdistill.labelers.config import LabelerConfig
+from kdistill.labelers.config import RulesLabelerConfig
 from kdistill.labelers.stage import build_labels
 from kdistill.literature.config import LiteratureConfig
 from kdistill.literature.stage import build_literature
@@ -83,7 +83,7 @@ def studies_at(folder: Path, studies: list[Study]) -> tuple[Path, Path]:
     studies_dir.mkdir(parents=True)
     labels_dir.mkdir(parents=True)
     write_jsonl(studies_dir / "studies.jsonl", studies)
-    build_labels(StageWriter(labels_dir), LabelerConfig(), studies_dir)
+    build_labels(StageWriter(labels_dir), RulesLabelerConfig(), studies_dir)
     return studies_dir, labels_dir
 
 

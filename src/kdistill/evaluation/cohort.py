@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,9 @@ from kdistill.errors import InputError
 from kdistill.evaluation import text
 from kdistill.evaluation.config import SubgroupBy
 from kdistill.evaluation.measures import TextMaterial
-from kdistill.evaluation.scores import Labeler, Outputs, Reference, ReferenceKind
+from kdistill.evaluation.scores import Outputs, Reference, ReferenceKind
 from kdistill.evaluation.targets import BLANK, mask_silent_columns, state_matrix
+from kdistill.labelers.labeler import Labeler, labeler_id
 from kdistill.labelers.stage import TEST_LABELS, StudyLabels, report_kind
 from kdistill.observations import NUM_OBSERVATIONS, Labels
 from kdistill.records import Split, Study, read_jsonl
@@ -61,11 +62,6 @@ class Cohort:
 def load_cohort(studies_dir: Path, split: Split) -> Cohort:
     """The studies of a split (possibly none: every score is then null with that reason)."""
     return Cohort(split, tuple(load_studies(studies_dir, split)))
-
-
-def labeler_id(labeler: Labeler) -> str:
-    """Name and revision, as scores carry them."""
-    return f"{labeler.name}@{labeler.revision}"
 
 
 def load_reference(
@@ -121,7 +117,7 @@ def _certain(truth: Mapping[str, int]) -> Labels:
 
 
 def load_outputs(
-    arm: str, seed: int, student_dir: Path, cohort: Cohort, read_labels: Callable[[str], Labels], *, with_text: bool
+    arm: str, seed: int, student_dir: Path, cohort: Cohort, labeler: Labeler, *, with_text: bool
 ) -> Outputs:
     """What one student said about the cohort, in the cohort's order, its texts labelled.
 
@@ -130,7 +126,7 @@ def load_outputs(
         seed: Its seed.
         student_dir: The published folder with predictions.parquet.
         cohort: The studies to score.
-        read_labels: Text -> labels (the labeler, possibly with a memory).
+        labeler: Reads the texts.
         with_text: Also prepare BLEU and ROUGE against the studies' own reports.
 
     Raises:
@@ -144,8 +140,8 @@ def load_outputs(
         arm=arm,
         seed=seed,
         probabilities=_probabilities([row["probabilities"] for row in rows], where),
-        report_states=label_texts(reports, read_labels),
-        rationale_states=label_texts([join_report(row["rationale"]) for row in rows], read_labels),
+        report_states=label_texts(reports, labeler),
+        rationale_states=label_texts([join_report(row["rationale"]) for row in rows], labeler),
     )
     if not with_text or outputs.report_states is None:
         return outputs
@@ -196,11 +192,11 @@ def _probabilities(values: Sequence[object], where: str) -> NDArray[np.float64] 
     return array
 
 
-def label_texts(texts: Sequence[str], read_labels: Callable[[str], Labels]) -> NDArray[np.int8] | None:
+def label_texts(texts: Sequence[str], labeler: Labeler) -> NDArray[np.int8] | None:
     """Label each text, int8 [N, L]; None where not one text holds a word (the arm does not write this)."""
     if not any(one.strip() for one in texts):
         return None
-    return state_matrix([read_labels(one) for one in texts])
+    return state_matrix(labeler.label_all(texts))
 
 
 def text_material(generated: Sequence[str], reference: Sequence[str]) -> TextMaterial:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdistill.errors import InputError
-from kdistill.evaluation.cohort import label_texts, labeler_id, text_material
+from kdistill.evaluation.cohort import label_texts, text_material
 from kdistill.evaluation.config import EvaluationConfig
 from kdistill.evaluation.scores import (
     Entry,
-    Labeler,
     Outputs,
     Reference,
     Score,
@@ -28,6 +26,7 @@ from kdistill.evaluation.scores import (
 )
 from kdistill.evaluation.tabular import Sheet, read_predictions, read_reference, without_columns
 from kdistill.evaluation.targets import BLANK, UNKNOWN
+from kdistill.labelers.labeler import Labeler, RememberingLabeler, labeler_id
 from kdistill.observations import NUM_OBSERVATIONS
 
 #: Study ids named in a message; the rest are counted.
@@ -122,14 +121,14 @@ def _take(sheet: Sheet, names: Sequence[str]) -> Sheet:
 def _score(
     theirs: Sheet, ours: Sheet, patients: Sequence[str], arm: str, labeler: Labeler, config: EvaluationConfig
 ) -> list[Entry]:
-    read_labels = lru_cache(maxsize=None)(labeler.label)
+    labeler = RememberingLabeler(labeler)
     reported = np.asarray([row for row, one in enumerate(theirs.reports or ()) if one.strip()], dtype=np.intp)
     outputs = Outputs(
         arm=arm,
         seed=0,
         probabilities=ours.probabilities,
-        report_states=None if ours.reports is None else label_texts(ours.reports, read_labels),
-        rationale_states=None if ours.rationales is None else label_texts(ours.rationales, read_labels),
+        report_states=None if ours.reports is None else label_texts(ours.reports, labeler),
+        rationale_states=None if ours.rationales is None else label_texts(ours.rationales, labeler),
     )
     offered = {
         "report_f1": outputs.report_states is not None,
@@ -164,7 +163,7 @@ def _references(theirs: Sheet, reported: NDArray[np.intp], labeler: Labeler) -> 
     if theirs.reports is not None and len(reported):
         texts = [theirs.reports[row] for row in reported]
         states = np.full((len(theirs.study_ids), NUM_OBSERVATIONS), UNKNOWN, dtype=np.int8)
-        read = label_texts(texts, labeler.label)
+        read = label_texts(texts, labeler)
         if read is not None:
             states[reported] = read
         references.append(Reference("report", states, labeler_id(labeler)))

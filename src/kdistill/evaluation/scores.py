@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from kdistill.evaluation.measures import (
 )
 from kdistill.evaluation.reasons import remark, why_missing
 from kdistill.evaluation.targets import Targets, binarise
-from kdistill.observations import Labels, UncertainPolicy
+from kdistill.observations import UncertainPolicy
 from kdistill.records import Record
 
 ReferenceKind = Literal["truth", "report", "labels"]
@@ -43,17 +43,6 @@ SOURCE_PREVALENCE_ONLY: Final = "source_prevalence_only"
 #: Both conventions for F1, always; all three for rankings.
 F1_POLICIES: Final[tuple[UncertainPolicy, ...]] = ("positive", "negative")
 RANK_POLICIES: Final[tuple[UncertainPolicy, ...]] = ("negative", "positive", "masked")
-
-
-class Labeler(Protocol):
-    """Reads a report text as 14 observation labels."""
-
-    name: str
-    revision: str
-
-    def label(self, text: str, /) -> Labels:
-        """Return the labels of one text."""
-        ...
 
 
 class Score(Record):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from kdistill.artifact import StageWriter
 from kdistill.evaluation import calibration
 from kdistill.evaluation.cohort import (
     Cohort,
-    labeler_id,
     load_cohort,
     load_outputs,
     load_reference,
@@ -24,7 +22,6 @@ from kdistill.evaluation.comparisons import Field, compare_arms
 from kdistill.evaluation.config import EvaluationConfig
 from kdistill.evaluation.scores import (
     Entry,
-    Labeler,
     Outputs,
     Reference,
     Scope,
@@ -37,6 +34,8 @@ from kdistill.evaluation.scores import (
 )
 from kdistill.evaluation.table import format_table
 from kdistill.evaluation.targets import BLANK, UNKNOWN, binarise
+from kdistill.labelers.config import RulesLabelerConfig
+from kdistill.labelers.labeler import Labeler, RememberingLabeler, labeler_id, open_labeler
 from kdistill.observations import NUM_OBSERVATIONS
 from kdistill.records import Record
 
@@ -69,7 +68,7 @@ def build_evaluation(
     Raises:
         InputError: An arm lacks test studies, or a file is damaged.
     """
-    labeler = labeler or _rules()
+    labeler = RememberingLabeler(labeler or open_labeler(RulesLabelerConfig()))
     cohort = load_cohort(studies_dir, "test")
     steps = _Steps(len(students), on_progress)
     arms = _load_arms(students, cohort, labeler, config, steps)
@@ -94,12 +93,6 @@ def build_evaluation(
     stage.count("comparisons", len(comparisons))
 
 
-def _rules() -> Labeler:
-    from kdistill.labelers.rules import RuleLabeler
-
-    return RuleLabeler()
-
-
 class _Steps:
     """Counts steps for whoever shows progress."""
 
@@ -120,10 +113,9 @@ class _Steps:
 def _load_arms(
     students: Mapping[tuple[str, int], Path], cohort: Cohort, labeler: Labeler, config: EvaluationConfig, steps: _Steps
 ) -> dict[str, list[Outputs]]:
-    read_labels = lru_cache(maxsize=None)(labeler.label)  # generated texts repeat: templates, collapsed models
     arms: dict[str, list[Outputs]] = {}
     for (arm, seed), folder in sorted(students.items()):
-        outputs = load_outputs(arm, seed, folder, cohort, read_labels, with_text=config.text_scores)
+        outputs = load_outputs(arm, seed, folder, cohort, labeler, with_text=config.text_scores)
         arms.setdefault(arm, []).append(outputs)
         steps.step()
     return arms

@@ -8,6 +8,7 @@ from typing import Final
 from kdistill.evaluation.comparisons import Comparison
 from kdistill.evaluation.measures import Average, Measure, Name
 from kdistill.evaluation.scores import SOURCE_PREVALENCE_ONLY, Score
+from kdistill.labelers.labeler import is_chexbert
 from kdistill.observations import UncertainPolicy
 
 #: heading -> what stands under it.
@@ -32,8 +33,18 @@ def format_table(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> 
     for reference in dict.fromkeys(score.reference for score in scores if score.uncertain is not None):
         here = [s for s in scores if s.reference == reference and s.observations == 14 and s.observation is None]
         lines += [f"## Against {_REFERENCE_TEXT[reference]}", "", *_main(here), "", *_breakdown(here)]
-    lines += ["## Comparisons", "", *_comparisons(comparisons), "", *_notes()]
+    lines += ["## Comparisons", "", *_comparisons(comparisons), "", *_notes(), f"- {f1_note(scores)}"]
     return "\n".join(lines) + "\n"
+
+
+def f1_note(scores: Sequence[Score]) -> str:
+    """Say which labeler read the generated texts, and whether report_f1 may be called CheXbert F1."""
+    readers = dict.fromkeys(s.labeler for s in scores if s.name in ("report_f1", "rationale_f1") and s.labeler)
+    if not readers:
+        return "No F1: no generated text was read."
+    both = all(is_chexbert(s.labeler) for s in scores if s.name == "report_f1" and s.labeler)
+    name = "this is CheXbert F1" if both else "this is not CheXbert F1"
+    return f"F1: generated texts were read by {', '.join(readers)}; {name}."
 
 
 def _main(scores: Sequence[Score]) -> Iterator[str]:
@@ -131,4 +142,3 @@ def _notes() -> Iterator[str]:
     yield "- U+ counts an uncertain label as positive, U- as negative, in the reference and in the generated text."
     yield "- AUC: uncertain and not mentioned count as negative; the other two policies stand in scores.json."
     yield "- `prevalence_only` never looks at an image: it is the floor of the micro-AUC, not 0.5."
-    yield "- F1 over 14 observations by the labeler named in scores.json: not CheXbert F1 unless that is CheXbert."

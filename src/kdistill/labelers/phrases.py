@@ -38,7 +38,8 @@ MENTIONS: Final[Mapping[str, str]] = {
         | left ventricular enlargement | ventricular enlargement | atrial enlargement
         | cardiac silhouette enlargement | cardiac silhouette is enlarged | large heart | increase in heart size
         | increased heart size | increase in size of the heart | megacardia | cardiac chamber enlargement
-        | enlargement of the heart | enlargement of heart""",
+        | enlargement of the heart | enlargement of heart | interval increase in heart size
+        | interval increase in cardiac size | interval increase in size of the heart | increase in cardiac size""",
     "Lung Lesion": """lung lesion* | pulmonary lesion* | mass | masses | masslike | mass like | nodule*
         | nodular densit* | nodular opacit* | nodular opacification* | lump | lumps | cavitary lesion*
         | carcinoma* | neoplas* | tumor* | tumour* | lung cancer | malignan* | cavitary mass | pulmonary mass*
@@ -57,7 +58,8 @@ MENTIONS: Final[Mapping[str, str]] = {
         | whiteout | white out | basilar densit* | streaky densit* | alveolar disease | alveolar process*
         | air bronchogram* | linear densit* | increased lung marking* | increased pulmonary marking*
         | prominent lung marking* | prominent pulmonary marking* | prominence of lung marking*
-        | increased marking* | coarsened marking* | coarse marking*""",
+        | increased marking* | coarsened marking* | coarse marking* | is opaque | are opaque | totally opaque
+        | completely opaque""",
     "Edema": """edema | oedema | edematous | heart failure | chf | vascular congestion | pulmonary congestion
         | congestive heart failure | congestive failure | congestive change* | indistinctness
         | vascular prominence | pulmonary vascular congestion | pulmonary venous congestion | venous congestion
@@ -80,7 +82,9 @@ MENTIONS: Final[Mapping[str, str]] = {
         | fibrothora* | pleural parenchymal scar* | pleuro parenchymal scar* | pleuroparenchymal scar*
         | pleuro pericardial scar* | pleural plaque* | pleural calcification* | calcified pleural plaque*
         | thickening of the pleura | apical pleural thickening | pleural other | pleural fibrosis
-        | pleural opacit* | pleural densit* | fissural thickening | thickened fissure* | pleural disease
+        | pleural opacit* | pleural densit* | fissural thickening | thickened fissure* | thickened minor fissure
+        | thickened major fissure | thickening of the fissure* | thickening of the minor fissure
+        | thickening of the major fissure | thickening of the interlobar fissure* | pleural disease
         | apical cap* | apical capping | pleural based opacit* | pleural reaction | pleural parenchymal thickening
         | biapical thickening | apical thickening | pleural parenchymal disease | fibrosis | pulmonary fibrosis""",
     "Fracture": """fracture* | fractured | fx | broken rib*""",
@@ -104,7 +108,10 @@ UNMENTIONS: Final = """massive | massively | mass effect | pleural line | pleura
     | collapsed vertebra* | line of sight | in line with | fissure line | paraspinal line | paraspinal lines
     | paratracheal line | mediastinal lines | on the port | portable | support the diagnosis
     | heart valve calcification | nearly resolved | partially resolved | near complete resolution of
-    | partial resolution of | almost resolved | infection control | infectious symptoms | tumor marker*
+    | partial resolution of | almost resolved | almost completely resolved | nearly completely resolved
+    | near completely resolved | mostly resolved | largely resolved | incompletely resolved | not resolved
+    | not completely resolved | not fully resolved | not entirely resolved | not yet resolved
+    | infection control | infectious symptoms | tumor marker*
     | hardware artifact | leading | breast implant* | suture line* | valve surgery | lung lines
     | fracture* may not be | lumpectomy | lead to | skin lesion* | healing well | no evidence of acute infection"""
 
@@ -130,7 +137,12 @@ ABNORMAL: Final = """emphysema* | blunt* | elevation | elevated | eventration | 
     | sclerotic lesion* | granulomatous infection* | prior infection* | previous infection* | old infection*
     | remote infection* | chest wall mass* | breast mass* | calcific nodular densit* | calcified nodular densit*
     | calcified nodular opacit* | bronchovascular crowding | vascular crowding | crowding | blastic lesion*
-    | metastas* | metastatic disease"""
+    | metastas* | metastatic disease | levoscolio* | dextroscolio* | levocurvature | dextrocurvature
+    | levo curvature | dextro curvature | syndesmophyt* | hyperaerat* | hyperdisten* | underinflat*
+    | increased lung volume* | flattened diaphragm* | flattened hemidiaphragm* | flattening of the diaphragm*
+    | flattening of the hemidiaphragm* | chronic lung disease* | breast carcinoma* | breast lesion*
+    | breast nodule* | renal cell carcinoma* | prostate carcinoma* | thyroid carcinoma* | thyroid nodule*
+    | thyroid mass* | hepatic lesion* | liver lesion* | renal mass* | renal lesion*"""
 
 #: What a predicate can be said of. Vessels called enlarged are read as edema (as "vascular prominence" is in CheXpert);
 #: vessels called normal say nothing. "" absorbs the predicate without setting a label.
@@ -148,7 +160,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
         | cardiac and mediastinal silhouette*""",
     "Edema": """pulmonary vascular* | pulmonary vasculature | central pulmonary vasculature | vascular*
         | vascular marking* | vasculature | pulmonary vessels | central pulmonary vessels | perihilar vessels
-        | perihilar vasculature""",
+        | perihilar vasculature | lung vascular* | lung vasculature""",
     "Lung Opacity": """pulmonary marking* | lung marking*""",
     "": """mediastinal | lung | lungs | lung field* | lung volume* | volumes | lung base* | aorta | aortic
         | aortic arch | aortic knob | hila | hilar | hilum | hilar structure* | hilar contour* | aortic contour*
@@ -197,10 +209,12 @@ UNCERTAIN_BEFORE: Final = """possible | possibly | maybe | correlate for | corre
     | question | equivocal | suggest* | suggestive of | cannot exclude | can not exclude | not exclude
     | cannot rule out | not rule out | unable to exclude | difficult to exclude | rule out | r o | to exclude
     | exclude | indeterminate | less likely | more likely | most likely | favor* | favour* | worrisome for
-    | consider | consideration of | if | conceivably | apparent | cannot entirely exclude
+    | consider | consideration of | conceivably | apparent | cannot entirely exclude
     | cannot completely exclude | felt to represent | thought to represent | thought to be | believed to represent
     | raising concern for | raises concern for | raise concern for | raises the possibility of
-    | raising the possibility of | possibility of | uncertain | would be difficult to exclude
+    | raising the possibility of | possibility of | uncertain | as if
+    | unclear if | unclear whether | uncertain if | uncertain whether | question whether
+    | question if | concerning findings for | suspicious findings for | would be difficult to exclude
     | appear* to represent"""
 UNCERTAIN_AFTER: Final = """cannot be excluded | can not be excluded | not excluded | not be excluded
     | is not excluded | cannot be ruled out | not be ruled out | not ruled out | is possible | are possible
@@ -220,7 +234,8 @@ DIFFERENTIAL: Final = """differential | differential diagnosis | differential di
 #: What follows is not about this image.
 HISTORY_BEFORE: Final = """history of | h o | hx of | evaluate for | evaluation for | evaluation of | assess for
     | assessment for | assessment of | evaluate | to evaluate | looking for | known history of | hx | workup for
-    | screening for | concern about | for evaluation of | sensitivity for | for assessment of | treatment for"""
+    | screening for | concern about | for evaluation of | sensitivity for | for assessment of | treatment for
+    | treatment of | if | if there is | if there are | if there remains"""
 #: "no change in the effusion" leaves the effusion: the word takes the negation away.
 CHANGE: Final = """change | changes | changed | increase in | interval increase in | increase | decrease in
     | progression | progression of | worsening | worsening of | difference | improvement in | improvement of
@@ -230,12 +245,12 @@ CHANGE: Final = """change | changes | changed | increase in | interval increase 
 BREAKS: Final = """but | however | although | though | except | except for | other than | aside from | apart from
     | besides | with | which | that is | that are | there is | there are | there has been | there have been
     | otherwise | while | whereas | yet | status post | nevertheless | in the setting of | superimposed on
-    | as well as | where | demonstrates | demonstrate | shows | show | reveals"""
+    | as well as | where | given | demonstrates | demonstrate | shows | show | reveals"""
 #: Contain a break's word but join a finding to its reading: no scope ends here.
 JOINS: Final = (
     "consistent with | compatible with | associated with | in keeping with | in association with | along with"
 )
-OR: Final = "or | and or"
+OR: Final = "or | and or | and/or"
 VERSUS: Final = "versus | vs"
 AND: Final = "and | plus"
 #: After a comma or "and", these start a fresh statement ("no effusion, mild cardiomegaly").

@@ -8,7 +8,7 @@ all, else None: it is never 0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ from kdistill.records import Side
 from kdistill.sections import section_spans
 
 #: Raised by hand whenever a rule (not a phrase) changes what is read.
-RULES_VERSION: Final = 1
+RULES_VERSION: Final = 2
 #: A line shorter than this was broken on purpose; a longer one was wrapped in mid-sentence (MIMIC wraps at 70 to 80).
 _WRAPPED_LINE_CHARS: Final = 60
 _ITEM: Final = re.compile(r"\s*(?:\n|\(?\d{1,2}[.)]|[-*•]|\Z)")
@@ -89,7 +89,7 @@ class RuleLabeler:
         self._lexicon = Lexicon()
         self.revision = f"{RULES_VERSION}-{self._lexicon.revision}"
 
-    def label(self, report: str) -> Labels:
+    def label(self, report: str, /) -> Labels:
         """Label one report: 1 stated, 0 denied, -1 uncertain, None not mentioned. Never raises.
 
         Only findings and impression count where the report has headers. Text that is not English has no mentions.
@@ -115,8 +115,8 @@ class RuleLabeler:
         labels[NO_FINDING] = 1 if informative and not abnormal else None
         return labels
 
-    def label_many(self, reports: Iterable[str]) -> list[Labels]:
-        """Label many reports, in order."""
+    def label_all(self, reports: Sequence[str], /) -> list[Labels]:
+        """Label each report, in order."""
         return [self.label(report) for report in reports]
 
     def mentions(self, text: str) -> list[Mention]:

@@ -25,6 +25,8 @@ _LIST_REACH: Final = 12
 _LIST_ENDS: Final = frozenset({lexicon.BREAK, lexicon.SOFT_BREAK, lexicon.NEGATION})
 #: Subjects that only an abnormal predicate labels: normal vessels deny no edema, normal markings no opacity.
 _ONLY_ABNORMAL: Final = frozenset({("Edema",), ("Lung Opacity",)})
+#: What may stand between two predicates of one subject ("normal or mildly enlarged").
+_SAYS: Final = frozenset({lexicon.OR, lexicon.ENLARGED, lexicon.BORDERLINE, lexicon.NORMAL})
 _LIST_JOINS: Final = frozenset({lexicon.OR, lexicon.VERSUS, lexicon.AND})
 
 #: What a cue makes of the findings in its reach: stated, denied, hedged, or not about this image (None).
@@ -72,12 +74,17 @@ class SentenceReader:
         self._subjects: list[Event] = []
         self._resolved = False
         self._predicate: tuple[int, Mode, int] | None = None  # (kind, mode, end), waiting for its subject
+        self._said: list[Found] = []  # what the predicate just now made of its subjects
+        self._said_kind = lexicon.NEUTRAL
+        self._other = False  # an "or" came right after that predicate
         for index, event in enumerate(events):
             self._read(index, event)
         self._close_hedge()
 
     def _read(self, index: int, event: Event) -> None:
         kind = event.meaning.kind
+        if self._said and kind not in _SAYS:
+            self._said, self._other = [], False
         match kind:
             case lexicon.FINDING | lexicon.OTHER:
                 self._finding(event)
@@ -96,6 +103,7 @@ class SentenceReader:
             case lexicon.AND:
                 self._chain, self._separated = [], True
             case lexicon.OR | lexicon.VERSUS:
+                self._other = bool(self._said)
                 self._joined = (kind, event.end) if self._chain_reaches(kind, event.start) else None
             case lexicon.BREAK | lexicon.SOFT_BREAK | lexicon.COLON:
                 self._break(kind)
@@ -115,6 +123,8 @@ class SentenceReader:
 
     def _hedge(self, event: Event) -> None:
         # "no findings to suggest pneumonia" stays denied; "no effusion, possible pneumonia" does not.
+        if self._mode is None and not self._mode_used and not self._separated:
+            return  # "history of possible pneumonia", "if concern for fracture": still not about this image
         if self._mode != 0 or self._separated or (self._mode_used and event.meaning.trails):
             self._set_mode(-1, event)
 
@@ -156,6 +166,8 @@ class SentenceReader:
 
     def _trailing_cue(self, event: Event) -> None:
         denies = event.meaning.kind == lexicon.NEGATION_AFTER
+        if denies and all(found.state == 0 for found in self._open):
+            self._open = []  # also keeps a run of such cues linear
         if not self._open or not self._mode_used:
             # Nothing before it to change, or a cue right before it: "suggesting resolved pneumonia".
             self._set_mode(0 if denies else -1, event)
@@ -216,13 +228,24 @@ class SentenceReader:
             self._resolved = bool(self._subjects)
             return
         if not self._subjects:
-            self._predicate = (kind, self._mode, event.end)
+            if not self._differs(kind):
+                self._predicate = (kind, self._mode, event.end)
             return
         # A negation before the subject was about something else: "no effusion and the heart is enlarged".
         mode = self._mode if self._mode_start > self._subjects[0].start else 1
+        before = len(self.found)
         for subject in self._subjects:
             self._emit(Event(subject.meaning, min(subject.start, event.start), event.end), kind, mode)
         self._subjects, self._resolved = [], False
+        self._said, self._said_kind = self.found[before:], kind
+
+    def _differs(self, kind: int) -> bool:
+        """A second predicate that contradicts the first makes both uncertain: "normal or mildly enlarged"."""
+        if not self._other or lexicon.NORMAL not in (kind, self._said_kind) or kind == self._said_kind:
+            return False
+        for found in self._said:
+            found.state = -1
+        return True
 
     def _emit(self, event: Event, kind: int, mode: Mode) -> None:
         if mode is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
 from kdistill.artifact import StageWriter
 from kdistill.labelers.config import LabelerConfig
+from kdistill.labelers.labeler import Labeler, open_labeler
 from kdistill.labelers.language import is_english, is_placeholder_only
-from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import Labels
 from kdistill.records import Record, Split, Study, read_jsonl, write_jsonl
 
@@ -45,20 +45,25 @@ def report_kind(report: str) -> ReportKind:
     return "labelled" if is_english(report.lower()) else "not_english"
 
 
-def label_studies(studies: Iterable[Study], labeler: RuleLabeler, counts: Counter[str]) -> Iterator[StudyLabels]:
+def label_studies(studies: Iterable[Study], labeler: Labeler, counts: Counter[str]) -> list[StudyLabels]:
     """Label the studies that have a report, counting every study by what its report is.
 
     Empty and placeholder-only reports say nothing: they get no row. A report in another language gets a row without
     mentions. `counts` sums to the studies over "labelled", "empty", "placeholder_only" and "not_english"; "over_long"
     counts besides.
     """
+    read: list[Study] = []
     for study in studies:
-        report = study.report
-        kind = report_kind(report)
+        kind = report_kind(study.report)
         counts[kind] += 1
-        counts["over_long"] += len(report) > OVER_LONG_CHARS
+        counts["over_long"] += len(study.report) > OVER_LONG_CHARS
         if kind in ("labelled", "not_english"):
-            yield StudyLabels(study_id=study.study_id, split=study.split, labels=labeler.label(report))
+            read.append(study)
+    found = labeler.label_all([study.report for study in read])
+    return [
+        StudyLabels(study_id=study.study_id, split=study.split, labels=labels)
+        for study, labels in zip(read, found, strict=True)
+    ]
 
 
 def build_labels(stage: StageWriter, config: LabelerConfig, studies_dir: Path) -> None:
@@ -70,15 +75,13 @@ def build_labels(stage: StageWriter, config: LabelerConfig, studies_dir: Path) -
         studies_dir: The studies stage (studies.jsonl).
 
     Raises:
-        InputError: studies.jsonl is missing or damaged.
+        InputError: studies.jsonl is missing or damaged, or what the labeler needs is (see `open_labeler`).
     """
-    match config.kind:
-        case "rules":
-            labeler = RuleLabeler()
+    labeler = open_labeler(config)
     counts: Counter[str] = Counter(
         dict.fromkeys(("labelled", "empty", "placeholder_only", "not_english", "over_long"), 0)
     )
-    rows = list(label_studies(read_jsonl(studies_dir / "studies.jsonl", Study), labeler, counts))
+    rows = label_studies(read_jsonl(studies_dir / "studies.jsonl", Study), labeler, counts)
     write_jsonl(stage.dir / TRAINING_LABELS, (row for row in rows if row.split != "test"))
     write_jsonl(stage.dir / TEST_LABELS, (row for row in rows if row.split == "test"))
     _write_labeler(stage.dir / "labeler.json", labeler)
@@ -87,7 +90,7 @@ def build_labels(stage: StageWriter, config: LabelerConfig, studies_dir: Path) -
     stage.log("labelled", labeler=labeler.name, revision=labeler.revision, rows=len(rows))
 
 
-def _write_labeler(path: Path, labeler: RuleLabeler) -> None:
+def _write_labeler(path: Path, labeler: Labeler) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         json.dump({"name": labeler.name, "revision": labeler.revision}, file)
         file.write("\n")

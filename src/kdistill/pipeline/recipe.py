@@ -12,7 +12,7 @@ from kdistill.config import ConfigModel, load_config
 from kdistill.distillation.config import DistillationConfig
 from kdistill.errors import ConfigError
 from kdistill.evaluation.config import EvaluationConfig
-from kdistill.labelers.config import LabelerConfig
+from kdistill.labelers.config import LabelerConfig, RulesLabelerConfig
 from kdistill.literature.config import LiteratureConfig
 from kdistill.student.config import StudentConfig
 from kdistill.studies.config import StudiesConfig
@@ -35,7 +35,7 @@ class Recipe(ConfigModel):
     )
     studies: StudiesConfig
     literature: LiteratureConfig
-    labeler: LabelerConfig = LabelerConfig()
+    labeler: LabelerConfig = RulesLabelerConfig()
     teacher: TeacherConfig
     rationales: RationalesConfig = RationalesConfig()
     student: StudentConfig = StudentConfig()

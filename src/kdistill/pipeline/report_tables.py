@@ -9,6 +9,7 @@ from typing import Final
 from kdistill.audit.rows import AuditRow
 from kdistill.evaluation.comparisons import Comparison
 from kdistill.evaluation.scores import Score
+from kdistill.evaluation.table import f1_note
 from kdistill.explain.html import table, text
 from kdistill.pipeline.report_files import RunFiles, read_history
 from kdistill.pipeline.report_plots import Interval, Line, forest_plot, line_plot
@@ -64,7 +65,9 @@ def score_tables(scores: Sequence[Score]) -> str:
         here = [s for s in here if s.observation is None and s.observations == 14]
         if here:
             parts.append(f"<h3>{text(title)}</h3>{_score_table(here)}")
-    return "".join(parts) or missing("no score over all 14 observations")
+    if not parts:
+        return missing("no score over all 14 observations")
+    return "".join(parts) + f"<p>{text(f1_note(scores))}</p>"
 
 
 def _score_table(scores: Sequence[Score]) -> str:
@@ -219,7 +222,7 @@ _DEFINITIONS: Final[tuple[tuple[str, str], ...]] = (
         "Report F1",
         "Labels of the generated findings and impression, read by the labeler, against the reference: 2 TP / "
         "(2 TP + FP + FN) over positive labels. Micro pools 14 observations, macro averages them. U+ counts uncertain "
-        "as positive, U− as negative. It is not CheXbert F1 unless the labeler is CheXbert.",
+        "as positive, U− as negative. It is CheXbert F1 only if the labeler named below the scores is CheXbert.",
     ),
     ("Rationale F1", "The same for the generated rationale."),
     (

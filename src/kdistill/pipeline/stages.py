@@ -12,6 +12,7 @@ from kdistill.artifact import StageWriter
 from kdistill.config import ConfigModel
 from kdistill.distillation.config import ARMS
 from kdistill.interrupt import OnProgress
+from kdistill.labelers.config import LabelerConfig
 from kdistill.pipeline.recipe import Recipe
 from kdistill.records import Article, ProbeItem, Study
 from kdistill.studies.config import StudiesConfig
@@ -121,7 +122,18 @@ def _labels(recipe: Recipe, run: RunFolder) -> Stage:
 
         build_labels(stage, recipe.labeler, run.studies)
 
-    return Stage("labels", run.labels, recipe.labeler, {"studies": run.studies}, build)
+    return Stage("labels", run.labels, _labeler_config(recipe.labeler), {"studies": run.studies}, build)
+
+
+def _labeler_config(labeler: LabelerConfig) -> Any:
+    """What the labels depend on: the rules come with the package, weights and vocabulary from the disk."""
+    from kdistill.labelers.chexbert_folder import files_of, hash_files
+
+    match labeler.kind:
+        case "rules":
+            return labeler
+        case "chexbert":
+            return {"kind": labeler.kind, "revision": hash_files(files_of(labeler))}
 
 
 def probe_items() -> tuple[ProbeItem, ...]:
@@ -218,6 +230,7 @@ def closing_stages(recipe: Recipe, run: RunFolder) -> list[Stage]:
 
     def evaluate(stage: StageWriter, on_progress: OnProgress) -> None:
         from kdistill.evaluation.stage import build_evaluation
+        from kdistill.labelers.labeler import open_labeler
 
         build_evaluation(
             stage,
@@ -225,6 +238,7 @@ def closing_stages(recipe: Recipe, run: RunFolder) -> list[Stage]:
             students=students,
             studies_dir=run.studies,
             labels_dir=run.labels,
+            labeler=open_labeler(recipe.labeler),
             on_progress=on_progress,
         )
 
