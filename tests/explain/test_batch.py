@@ -12,6 +12,7 @@ from kdistill.explain.batch import Outcome, explain_files, file_stem, find_image
 from kdistill.explain.build import ExplanationContext
 from kdistill.explain.explanation import Explanation
 
+from ..studies.dicom_files import dicom
 from .conftest import FixedReader, make_reading, radiograph
 
 
@@ -69,3 +70,17 @@ def test_names_cannot_leave_the_folder() -> None:
     stem = file_stem("../../etc/passwd\n")
     assert "/" not in stem and "." not in stem and "\n" not in stem
     assert file_stem("a/b") != file_stem("a_b")
+
+
+def test_what_a_dicom_file_says_of_itself_becomes_a_flag(tmp_path: Path, context: ExplanationContext) -> None:
+    pixels = radiograph(seed=3).astype(int)
+    eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "WindowCenter": 128, "WindowWidth": 256}
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "lateral.dcm").write_bytes(dicom(pixels, ViewPosition="LL", **eight))
+    (source / "hand.dcm").write_bytes(dicom(pixels, BodyPartExamined="HAND", **eight))
+    (source / "cut.dcm").write_bytes(dicom(pixels, **eight)[:-40])
+    found = {o.study_id: o for o in run(source, tmp_path / "out", FixedReader(make_reading()), context)}
+    assert found["hand.dcm"].files == () == found["cut.dcm"].files
+    flags = [flag for flag in read_back(found["lateral.dcm"]).flags if flag.code == "file_note"]
+    assert len(flags) == 1 and "lateral view" in flags[0].text
