@@ -48,12 +48,17 @@ def _contradictions(items: list[SourceStudy], places: dict[str, str]) -> list[st
 
     both = [item for item in items if _is_normal_and_abnormal(item.study.labels or {})]
     found = [f"{len(both)} studies are labelled No Finding and a finding at once: {where(both)}"] if both else []
-    for child, parent in PARENT.items():
-        here = [item for item in items if _states(item, child) == 1 and _states(item, parent) == 0]
-        if here:
-            found.append(
-                f"{len(here)} studies are labelled {child} 1 but {parent} 0, of which it is a kind: {where(here)}"
-            )
+    apart = {
+        f"{child} without {parent}": count
+        for child, parent in PARENT.items()
+        if (count := sum(_states(item, child) == 1 and _states(item, parent) == 0 for item in items))
+    }
+    if apart:
+        found.append(
+            "a finding is labelled 1 where what it is a kind of is labelled 0: "
+            + ", ".join(f"{words} {count}" for words, count in apart.items())
+            + " (many sets do not propagate labels upwards; see docs/data_check.md)"
+        )
     return found
 
 

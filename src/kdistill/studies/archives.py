@@ -111,11 +111,11 @@ def archive_files(path: Path, limits: ArchiveLimits | None = None) -> Iterator[A
         if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             yield from _zip_files(path, file, budget)
         elif start.startswith(b"\x1f\x8b"):
-            yield from _tar_files(gzip.GzipFile(fileobj=file), budget)  # type: ignore[arg-type]  # noqa: SIM115
+            yield from _tar_files(gzip.GzipFile(fileobj=file), budget)  # type: ignore[arg-type]
         elif start.startswith(b"BZh"):
             yield from _tar_files(bz2.BZ2File(file), budget)
         elif start.startswith(b"\xfd7zXZ\x00"):
-            yield from _tar_files(lzma.LZMAFile(file), budget)
+            yield from _tar_files(lzma.LZMAFile(file), budget)  # noqa: SIM115
         elif _is_tar(start):
             yield from _tar_files(file, budget)
         else:

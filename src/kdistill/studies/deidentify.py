@@ -133,15 +133,15 @@ def _why(counts: Counter[str]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines to themselves: they quote values of the file."""
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
+    """Let no library warn or log: pydicom's warnings quote values of a file, Pillow's debug lines its EXIF."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = before
+        logging.disable(before)
 
 
 def _contents(source: Path, limits: ArchiveLimits | None) -> Iterator[bytes | None]:

@@ -35,7 +35,7 @@ _VIEW_CODES: Final = {
     **dict.fromkeys(["272479007", "R-40888", "R-10214"], "PA"),
     **dict.fromkeys(["399173006", "R-10236", "399198007", "R-10232", "399067008", "R-102CD"], "LATERAL"),
 }
-_AGE: Final = re.compile(r"(\d{1,3})([YMWD])")
+_AGE: Final = re.compile(r"([0-9]{1,3})([YMWD])")
 _YEARS: Final = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 #: The attributes that are looked at; the rest of a file is never touched.
