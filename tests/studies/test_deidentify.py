@@ -214,7 +214,8 @@ def test_no_planted_string_comes_out_of_a_folder(planted, tmp_path, monkeypatch,
     assert [p.name for p in tmp_path.iterdir() if "writing" in p.name] == []
     counts = outcome.counts
     assert counts["files"] == 8 and counts["images"] >= 3
-    assert counts["images"] + sum(counts.get(r, 0) for r in ("pixels_unreadable", "no_image")) == 8
+    rejected = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert counts["images"] + len(rejected) == 8
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["plain", "debug"])

@@ -152,7 +152,9 @@ def duplicate_findings(facts: ImageFacts) -> DuplicateFindings:
             found.leaks.append(f"{first.place} ({first.study.split}) and {second.place} ({second.study.split}) {words}")
     for words, pairs in within.items():
         more = " ..." if len(pairs) > _FEW else ""
-        found.warnings.append(f"{len(pairs)} pairs of studies of one split {words}: {'; '.join(pairs[:_FEW])}{more}")
+        found.warnings.append(
+            f"{len(pairs)} pairs of images of different studies {words}: {'; '.join(pairs[:_FEW])}{more}"
+        )
     return found
 
 

@@ -116,16 +116,19 @@ def _label_table(found: DataCheck) -> str:
         return '<p class="hint">The data set has no label columns; labels are read from the reports.</p>'
     splits = list(found.totals)
     names = list(dict.fromkeys(name for split in splits for name in found.totals[split]))
-    header = ["Observation", *(f"{split}: share stated" for split in splits)]
-    header += [f"{split}: 1 / 0 / −1 / empty" for split in splits]
     rows = []
     for name in names:
-        counts = [found.totals[split].get(name, {"1": 0, "0": 0, "-1": 0, "null": 0}) for split in splits]
-        shares = [c["1"] / total if (total := sum(c.values())) else 0.0 for c in counts]
-        cells = [" / ".join(f"{c[state]:,}" for state in ("1", "0", "-1", "null")) for c in counts]
-        rows.append((text(name), *(_bar(share) for share in shares), *cells))
+        cells = []
+        for split in splits:
+            counts = found.totals[split].get(name, {"1": 0, "0": 0, "-1": 0, "null": 0})
+            numbers = " / ".join(f"{counts[state]:,}" for state in ("1", "0", "-1", "null"))
+            share = counts["1"] / max(sum(counts.values()), 1)
+            cells.append(f'{_bar(share)} <span class="ci">{numbers}</span>')
+        rows.append((text(name), *cells))
+    header = ["Observation", *splits]
     hint = (
-        '<p class="hint">1 stated, 0 denied, −1 uncertain, empty not mentioned. Shares are of all labelled studies.</p>'
+        '<p class="hint">The bar is the share of label 1 among labelled studies; the counts are 1 (stated) / 0 (denied) / '
+        "−1 (uncertain) / empty (not mentioned).</p>"
     )
     return hint + table(header, rows)
 
@@ -174,7 +177,8 @@ def _cross_table(data: Table) -> str:
 
 def _contact_sheet(sheet: dict[str, tuple[str, ...]]) -> str:
     parts = []
-    for split, images in sheet.items():
+    for split in (*SPLITS, "all"):
+        images = sheet.get(split, ())
         if images:
             pictures = "".join(
                 f'<img src="{uri}" alt="an image of split {text(split)}" loading="lazy">' for uri in images
