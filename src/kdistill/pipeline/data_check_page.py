@@ -127,7 +127,7 @@ def _label_table(found: DataCheck) -> str:
         rows.append((text(name), *cells))
     header = ["Observation", *splits]
     hint = (
-        '<p class="hint">The bar is the share of label 1 among labelled studies; the counts are 1 (stated) / 0 (denied) / '
+        '<p class="hint">The bar is the share of label 1 among labelled studies; counts are 1 (stated) / 0 (denied) / '
         "−1 (uncertain) / empty (not mentioned).</p>"
     )
     return hint + table(header, rows)

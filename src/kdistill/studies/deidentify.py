@@ -188,7 +188,7 @@ class _Writer:
             return "not_the_chest"
         try:
             pixels = decode(content)
-        except InputError:
+        except Exception:  # also a fault of ours: a traceback would quote the file, and the rest of the batch is whole
             return _unreadable(is_dicom, syntax)
         return self._write(facts, pixels, sixteen_bits=is_dicom or _has_sixteen_bits(content))
 
