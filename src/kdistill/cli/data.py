@@ -35,9 +35,13 @@ def check(
     from kdistill.pipeline.data_check_page import write_page
 
     with TerminalWatcher(quiet=as_json) as watcher:
-        watcher.started("images")
-        checked = _checked(source, kind, images, lambda done, total: watcher.moved("images", done, total))
-        watcher.finished("images", skipped=False)
+
+        def moved(done: int, total: int) -> None:
+            if done == 1:
+                watcher.started("images")
+            watcher.moved("images", done, total)
+
+        checked = _checked(source, kind, images, moved)
     found = checked.found
     if html:
         write_page(html, checked)

@@ -15,8 +15,8 @@ _IMAGE_ENDINGS: Final = frozenset([".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".
 _MAX_LOOKED_AT: Final = 2000
 #: Tables by which a known layout is recognised: name -> (columns that it has, kind).
 _KNOWN: Final = {
-    "labels.csv": (frozenset(["Image Index", "Finding Labels"]), "nih_cxr14"),
-    "metadata.csv": (frozenset(["patientid", "clinical_notes"]), "covid_notes"),
+    "labels.csv": (frozenset(["image", "Image Index", "Finding Labels"]), "nih_cxr14"),
+    "metadata.csv": (frozenset(["image", "patientid", "clinical_notes"]), "covid_notes"),
 }
 _STUDY: Final = ("study_id", "studyid", "study", "accession", "image_id", "imageid")
 _PATIENT: Final = ("patient_id", "patientid", "subject_id", "patient", "subject")

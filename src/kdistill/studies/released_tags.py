@@ -35,8 +35,9 @@ _VIEW_CODES: Final = {
     **dict.fromkeys(["272479007", "R-40888", "R-10214"], "PA"),
     **dict.fromkeys(["399173006", "R-10236", "399198007", "R-10232", "399067008", "R-102CD"], "LATERAL"),
 }
-_AGE: Final = re.compile(r"([0-9]{1,3})([YMWD])")
-_YEARS: Final = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+_AGE: Final = re.compile(r"([0-9]{1,3})([YMWD]?)")
+#: The standard wants a unit; the films of the RSNA challenge have none and mean years.
+_YEARS: Final = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 #: The attributes that are looked at; the rest of a file is never touched.
 READ_KEYWORDS: Final = (
