@@ -39,12 +39,12 @@ class DataCheck(Record):
     counts: dict[str, int]
     leaks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    unusable: dict[str, str] = Field({}, description="Image file -> why it cannot be used (at most 50).")
-    totals: Totals = Field({}, description="split -> observation -> studies labelled 1, 0, -1 and null.")
-    views: Table = Field({}, description="split -> view -> studies.")
-    formats: Table = Field({}, description="split -> file format and bit depth -> images.")
-    sizes: Table = Field({}, description="split -> width x height -> images.")
-    reports: Table = Field({}, description="split -> reports, and the words of a short, middle and long one.")
+    unusable: dict[str, str] = Field(default={}, description="Image file -> why it cannot be used (at most 50).")
+    totals: Totals = Field(default={}, description="split -> observation -> studies labelled 1, 0, -1 and null.")
+    views: Table = Field(default={}, description="split -> view -> studies.")
+    formats: Table = Field(default={}, description="split -> file format and bit depth -> images.")
+    sizes: Table = Field(default={}, description="split -> width x height -> images.")
+    reports: Table = Field(default={}, description="split -> reports, and the words of a short, middle and long one.")
 
     def lines(self) -> list[str]:
         """The findings as text, one a line."""
@@ -58,7 +58,7 @@ class Checked(Record):
     """A check and what its page shows besides: images [S, S] as PNG data URIs by split."""
 
     found: DataCheck
-    sheet: dict[str, tuple[str, ...]] = Field({}, description="split -> PNG data URIs.")
+    sheet: dict[str, tuple[str, ...]] = Field(default={}, description="split -> PNG data URIs.")
 
 
 def check_data(
