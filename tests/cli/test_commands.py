@@ -31,6 +31,7 @@ COMMANDS = [
     ["rationales", "show"],
     ["student", "train"],
     ["data", "check"],
+    ["data", "deidentify"],
     ["phantom", "render"],
 ]
 
@@ -79,6 +80,9 @@ def test_help_loads_neither_torch_nor_transformers():
         (["rationales", "show", "nowhere", "s1"], 2, ["nowhere"]),
         (["data", "check", "demo"], 2, ["rendered", "phantom render"]),
         (["data", "check", "nowhere"], 2, ["nowhere"]),
+        (["data", "check", "."], 2, ["no studies.csv", "docs/data.md"]),
+        (["data", "deidentify", ".", "out"], 2, ["no image that can be used"]),
+        (["data", "deidentify", "nowhere", "out", "--key-file", "k"], 2, ["k"]),
     ],
 )
 def test_errors_are_one_sentence_with_a_remedy(arguments, code, words, tmp_path):

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
-from kdistill.errors import InputError
-from kdistill.labelers.language import is_english, is_placeholder_only
+from kdistill.config import parse_yaml
+from kdistill.errors import InputError, PolicyError
+from kdistill.pipeline.data_check_images import ImageFacts, duplicate_findings, image_warnings, read_images
+from kdistill.pipeline.data_check_labels import Totals, label_warnings, shift_warnings, totals
+from kdistill.pipeline.data_check_places import lines_of_shared_patients, places_of
+from kdistill.pipeline.data_check_reports import report_lengths, report_warnings
 from kdistill.pipeline.recipe import load_recipe
-from kdistill.records import Record, Study
+from kdistill.records import Record
 from kdistill.studies.config import FileSource, FolderStudies, StudiesConfig
-from kdistill.studies.images import read_grey
-from kdistill.studies.sources.common import SourceStudy
+from kdistill.studies.layouts import looks_like, loose_images
+from kdistill.studies.sources.common import SourceStudy, SourceTable
 from kdistill.studies.sources.read import read_source
 
-_LONG_REPORT = 20_000
+SPLITS: Final = ("train", "validate", "test")
+#: Of a long list of places or files this many are shown.
+MAX_SHOWN: Final = 50
+#: The kind of a folder or archive of images without any table.
+IMAGES_ONLY: Final = "images"
+
+Table = dict[str, dict[str, int]]
+OnProgress = Callable[[int, int], None] | None
 
 
 class DataCheck(Record):
@@ -27,7 +39,12 @@ class DataCheck(Record):
     counts: dict[str, int]
     leaks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    unusable: dict[str, str] = Field({}, description="Image file -> why it cannot be used (at most 50).")
+    unusable: dict[str, str] = Field(default={}, description="Image file -> why it cannot be used (at most 50).")
+    totals: Totals = Field(default={}, description="split -> observation -> studies labelled 1, 0, -1 and null.")
+    views: Table = Field(default={}, description="split -> view -> studies.")
+    formats: Table = Field(default={}, description="split -> file format and bit depth -> images.")
+    sizes: Table = Field(default={}, description="split -> width x height -> images.")
+    reports: Table = Field(default={}, description="split -> reports, and the words of a short, middle and long one.")
 
     def lines(self) -> list[str]:
         """The findings as text, one a line."""
@@ -37,16 +54,54 @@ class DataCheck(Record):
         return [f"data: {self.source}", *shown, *[f"LEAK: {text}" for text in self.leaks]]
 
 
-def check_data(source: str) -> DataCheck:
-    """Check a folder with studies.csv, or the studies section of a recipe.
+class Checked(Record):
+    """A check and what its page shows besides: images [S, S] as PNG data URIs by split."""
+
+    found: DataCheck
+    sheet: dict[str, tuple[str, ...]] = Field(default={}, description="split -> PNG data URIs.")
+
+
+def check_data(
+    source: str, *, kind: str = "folder", images: bool = True, shown_as: str = "", on_progress: OnProgress = None
+) -> Checked:
+    """Check a folder, or the studies section of a recipe.
+
+    Args:
+        source: A folder, a recipe (path or name), or a YAML file with nothing but a `studies` section.
+        kind: Layout of a folder: a kind of `kdistill.studies.config`, or "images" for images without a table.
+        images: Also read every image; without it only the tables are checked.
+        shown_as: What to call the source (default: as given).
+        on_progress: Called with (done, total) images.
 
     Raises:
         InputError: The table is wrong (all problems with line numbers), or there is nothing to check.
     """
-    folder = Path(source)
-    if folder.is_dir():
-        return _check(source, [FolderStudies(path=source)])
-    config: StudiesConfig = load_recipe(source).studies
+    name = shown_as or source
+    if not Path(source).is_dir():
+        return _check(name, _sources_of_recipe(source), images, on_progress)
+    if kind == IMAGES_ONLY:
+        return _check_loose(name, Path(source), on_progress)
+    if kind == "folder" and not (Path(source) / "studies.csv").is_file():
+        raise looks_like(Path(source), name)
+    return _check(name, [_source(kind, source)], images, on_progress)
+
+
+def _source(kind: str, path: str) -> FileSource:
+    adapter: TypeAdapter[FileSource] = TypeAdapter(FileSource)
+    return _valid(adapter, {"kind": kind, "path": path}, "--kind")
+
+
+def _valid(adapter: TypeAdapter[Any], data: object, where: str) -> Any:
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{key}: {first['msg']}", where=where, remedy="Kinds and keys are in docs/data.md.") from error
+
+
+def _sources_of_recipe(source: str) -> list[FileSource]:
+    config = _studies_section(source)
     match config.kind:
         case "phantom":
             raise InputError(
@@ -55,87 +110,154 @@ def check_data(source: str) -> DataCheck:
                 remedy="Write one with `kdistill phantom render --out DIR` and check DIR.",
             )
         case "combined":
-            return _check(source, list(config.sources))
+            return list(config.sources)
         case _:
-            return _check(source, [config])
+            return [config]
 
 
-def _check(name: str, sources: list[FileSource]) -> DataCheck:
-    tables = [read_source(source) for source in sources]
+def _studies_section(source: str) -> StudiesConfig:
+    """The studies of a whole recipe, or of a YAML file that has no other section yet."""
+    path = Path(source)
+    if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
+        data = parse_yaml(path.read_text(encoding="utf-8", errors="replace"), where=path.name)
+        if isinstance(data, dict) and list(data) == ["studies"]:
+            adapter: TypeAdapter[StudiesConfig] = TypeAdapter(StudiesConfig)
+            return _valid(adapter, data["studies"], path.name)
+    return load_recipe(source).studies
+
+
+def _check(name: str, sources: list[FileSource], images: bool, on_progress: OnProgress) -> Checked:
+    tables = []
+    for source in sources:
+        try:
+            tables.append(read_source(source))
+        except PolicyError as error:
+            return Checked(found=_shared_patients_only(name, source, error))
     items = [item for table in tables for item in table.studies]
+    places = places_of(list(zip(sources, tables, strict=True)))
+    facts = read_images(items, places, on_progress) if images else ImageFacts()
+    labels = totals([item.study for item in items])
+    near = duplicate_findings(facts)
+    smallest = max((source.size_px for source in sources), default=0)
+    stops = [_stop_warning(facts, source, table) for source, table in zip(sources, tables, strict=True)]
+    found = DataCheck(
+        source=name,
+        counts=_counts(tables, items, facts),
+        leaks=_at_most([*_patient_leaks(items, places), *near.leaks]),
+        warnings=(
+            *_split_warnings(items),
+            *report_warnings(items, places),
+            *label_warnings(items, places, labels),
+            *shift_warnings(labels),
+            *near.warnings,
+            *image_warnings(facts, smallest),
+            *(text for text in stops if text),
+        ),
+        unusable=dict(list(facts.unusable.items())[:MAX_SHOWN]),
+        totals=labels,
+        views=_by_split((item.study.split, item.study.view_position or "unknown") for item in items),
+        formats=_by_split(facts.formats),
+        sizes=_by_split(facts.sizes),
+        reports=report_lengths(items),
+    )
+    return Checked(found=found, sheet=facts.sheet)
+
+
+def _check_loose(name: str, folder: Path, on_progress: OnProgress) -> Checked:
+    """Images without a table: what can be said of the files alone."""
+    items = loose_images(folder)
+    places = {str(item.images[0].path): f"file {number}" for number, item in enumerate(items, start=1)}
+    facts = read_images(items, places, on_progress)
+    near = duplicate_findings(facts)
+    found = DataCheck(
+        source=name,
+        counts={"images": facts.count, "images unusable": len(facts.unusable)},
+        warnings=(
+            "no table: patients, splits, labels and reports are not known, so leaks cannot be looked for",
+            *near.warnings,
+            *image_warnings(facts, 0),
+        ),
+        unusable=dict(list(facts.unusable.items())[:MAX_SHOWN]),
+        formats=_by_split(("all", text) for _, text in facts.formats),
+        sizes=_by_split(("all", text) for _, text in facts.sizes),
+    )
+    return Checked(found=found, sheet={"all": facts.sheet.get("train", ())})
+
+
+def _counts(tables: list[SourceTable], items: list[SourceStudy], facts: ImageFacts) -> dict[str, int]:
     counts: Counter[str] = Counter(studies=len(items), patients=len({item.study.patient_id for item in items}))
     counts.update(reason for table in tables for _, reason in table.left_out)
     for table in tables:
         counts.update(table.counts)
-    counts.update(f"split {item.study.split}" for item in items)
+    for split in SPLITS:
+        here = [item.study for item in items if item.study.split == split]
+        counts[f"split {split}"] = len(here)
+        counts[f"patients {split}"] = len({study.patient_id for study in here})
     counts.update(f"view {item.study.view_position or 'unknown'}" for item in items)
-    pixels = _Pixels()
-    for item in items:
-        pixels.read(item)
-    counts["images"] = pixels.count
-    counts["images unusable"] = len(pixels.unusable)
-    warnings = [*_about_reports([item.study for item in items]), *_about_labels(items), *pixels.warnings()]
+    counts["images"] = facts.count
+    counts["images unusable"] = len(facts.unusable)
+    return dict(counts)
+
+
+def _by_split(pairs: Iterable[tuple[str, str]]) -> Table:
+    """split -> value -> how often; the most frequent first, splits in their order."""
+    counted = Counter(pairs)
+    splits = dict.fromkeys([*SPLITS, *(split for split, _ in counted)])
+    return {
+        split: here
+        for split in splits
+        if (here := {value: n for (found, value), n in counted.most_common() if found == split})
+    }
+
+
+def _at_most(leaks: list[str]) -> tuple[str, ...]:
+    more = len(leaks) - MAX_SHOWN
+    return (*leaks[:MAX_SHOWN], *([f"and {more} more"] if more > 0 else []))
+
+
+def _shared_patients_only(name: str, source: FileSource, error: PolicyError) -> DataCheck:
+    """A table that is refused for its splits is not read further: the images can wait until it is mended."""
+    lines = lines_of_shared_patients(Path(source.path)) if isinstance(source, FolderStudies) else []
     return DataCheck(
         source=name,
-        counts=dict(counts),
-        leaks=tuple(pixels.leaks),
-        warnings=tuple(warnings),
-        unusable=dict(list(pixels.unusable.items())[:50]),
+        counts={},
+        leaks=_at_most([error.what, *lines]),
+        warnings=("the images, labels and reports were not looked at: mend the splits first",),
     )
 
 
-class _Pixels:
-    """Reads every image once; remembers hashes only."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.unusable: dict[str, str] = {}
-        self.leaks: list[str] = []
-        self._first: dict[str, Study] = {}
-        self._equal = 0
-
-    def read(self, item: SourceStudy) -> None:
-        for path in (image.path for image in item.images):
-            self.count += 1
-            try:
-                grey = read_grey(path)
-            except InputError as error:
-                self.unusable[path.name] = error.what
-                continue
-            key = hashlib.sha256(grey.tobytes() + str(grey.shape).encode()).hexdigest()
-            first = self._first.setdefault(key, item.study)
-            if first.study_id != item.study.study_id:
-                self._note_equal(first, item.study)
-
-    def _note_equal(self, first: Study, second: Study) -> None:
-        self._equal += 1
-        if first.split != second.split:
-            self.leaks.append(
-                f"studies {first.study_id} ({first.split}) and {second.study_id} ({second.split}) have equal pixels"
+def _patient_leaks(items: list[SourceStudy], places: dict[str, str]) -> list[str]:
+    first: dict[str, SourceStudy] = {}
+    leaks: dict[str, str] = {}
+    for item in items:
+        known = first.setdefault(item.study.patient_id, item)
+        if known.study.split != item.study.split:
+            leaks.setdefault(
+                item.study.patient_id,
+                f"one patient stands in two splits: {_place(known, places)} ({known.study.split}) and "
+                f"{_place(item, places)} ({item.study.split})",
             )
-
-    def warnings(self) -> list[str]:
-        return [f"{self._equal} images have the same pixels as an image of another study"] if self._equal else []
+    return list(leaks.values())
 
 
-def _about_reports(studies: list[Study]) -> list[str]:
-    reports = [study.report for study in studies]
-    found = {
-        "have no report": sum(not report for report in reports),
-        "have a report of placeholders (___) only": sum(is_placeholder_only(r) for r in reports),
-        "have a report that is not English": sum(
-            bool(r) and not is_placeholder_only(r) and not is_english(r.lower()) for r in reports
-        ),
-        f"have a report longer than {_LONG_REPORT} characters": sum(len(report) > _LONG_REPORT for report in reports),
-    }
-    return [f"{count} of {len(studies)} studies {text}" for text, count in found.items() if count]
+def _place(item: SourceStudy, places: dict[str, str]) -> str:
+    return places[str(item.images[0].path)] if item.images else "a study without an image"
 
 
-def _about_labels(items: list[SourceStudy]) -> list[str]:
-    labelled = [item.study.labels for item in items if item.study.labels]
-    contradicting = sum(
-        labels.get("No Finding") == 1
-        and any(value == 1 for key, value in labels.items() if key not in ("No Finding", "Support Devices"))
-        for labels in labelled
+def _split_warnings(items: list[SourceStudy]) -> list[str]:
+    patients = {split: {i.study.patient_id for i in items if i.study.split == split} for split in SPLITS}
+    found = [f"split {split} is empty" for split in SPLITS if not patients[split]]
+    if 0 < len(patients["test"]) < 30:
+        found.append(f"the test split has {len(patients['test'])} patients: intervals of its scores will be very wide")
+    return found
+
+
+def _stop_warning(facts: ImageFacts, source: FileSource, table: SourceTable) -> str:
+    """Whether a run would stop over this source (see max_rejected_share)."""
+    lost = sum(all(str(image.path) in facts.unusable_paths for image in item.images) for item in table.studies)
+    if not table.studies or lost <= source.max_rejected_share * len(table.studies):
+        return ""
+    return (
+        f"a run would stop: {lost} of {len(table.studies)} studies of {Path(source.path).name} have no usable image, "
+        f"more than max_rejected_share ({source.max_rejected_share:.0%})"
     )
-    return [f"{contradicting} studies are labelled No Finding and a finding at once"] if contradicting else []
