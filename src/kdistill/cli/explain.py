@@ -22,6 +22,9 @@ def explain(
     seed: int | None = typer.Option(None, "--seed", help="Which seed.  [default: the run's first]"),
     out: Path = typer.Option(Path("explained"), "--out", help="Folder for the results."),
     formats: str = typer.Option("json,html", "--format", help="json, html or both (fhir, dicom-sr: issue 5)."),
+    quality: str = typer.Option(
+        "refuse", "--quality", help="For an image that is no upright frontal chest film: refuse, warn or off."
+    ),
     as_json: bool = JsonOption,
 ) -> None:
     """Explain images: findings, impression, rationale with citations, evidence maps. Research use only."""
@@ -35,6 +38,7 @@ def explain(
             seed=seed,
             out_dir=out,
             formats=tuple(part.strip() for part in formats.split(",") if part.strip()),
+            quality=quality,
             on_progress=lambda d, t: watcher.moved("explain", d, t),
         )
     if as_json:

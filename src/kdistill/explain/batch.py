@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from kdistill.errors import InputError
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ExplainFormat
-from kdistill.explain.explanation import Explanation
+from kdistill.explain.explanation import Explanation, QualityPolicy
 from kdistill.explain.page import explanation_page
 from kdistill.explain.reading import ImageReader
 from kdistill.studies.images import decode, to_square
+from kdistill.studies.quality.assess import Quality, assess
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +30,13 @@ _NOT_IMAGES: Final = frozenset({".json", ".jsonl", ".html", ".csv", ".txt", ".md
 
 
 class FileImage(NamedTuple):
-    """One file as it was read."""
+    """One file as it was read; `quality` is None where the policy is not to look."""
 
     study_id: str
     pixels: NDArray[np.uint8]
     display: NDArray[np.uint8]
     sha256: str
+    quality: Quality | None
 
 
 class Outcome(NamedTuple):
@@ -84,9 +86,9 @@ def explain_files(
 ) -> Iterator[Outcome]:
     """Explain files and folders of files, yielding each outcome as soon as its files are written.
 
-    A study whose files already stand in `out_dir`, from the same model and the same image bytes, is not read again. A
-    file that cannot be read is written to rejected.jsonl with its reason and the rest goes on; a single file that
-    cannot be read raises.
+    A study whose files already stand in `out_dir`, from the same model, image bytes and quality policy, is not read
+    again. A file that cannot be read is written to rejected.jsonl with its reason and the rest goes on; a single file
+    that cannot be read raises.
 
     Args:
         sources: Image files (PNG, JPEG, DICOM) and folders.
@@ -123,7 +125,7 @@ class _Work(NamedTuple):
         images: list[FileImage] = []
         for study_id, path in items:
             try:
-                image = _read(study_id, path, self.reader.size_px)
+                image = _read(study_id, path, self.reader.size_px, self.context.config.quality)
             except InputError as error:
                 if self.alone:
                     raise
@@ -137,7 +139,14 @@ class _Work(NamedTuple):
             return
         readings = self.reader.read(np.stack([image.pixels for image in images]))
         for image, reading in zip(images, readings, strict=True):
-            found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
+            found = explain(
+                image.study_id,
+                image.pixels,
+                reading,
+                self.context,
+                image_sha256=image.sha256,
+                quality=image.quality,
+            )
             self._write(found, image.display)
             yield Outcome(image.study_id, self._files(image.study_id))
 
@@ -158,7 +167,8 @@ class _Work(NamedTuple):
             written = Explanation.model_validate_json(files[0].read_text(encoding="utf-8"))
         except ValueError:
             return False
-        return (written.model, written.image_sha256) == (self.context.model, image.sha256)
+        now = (self.context.model, image.sha256, self.context.config.quality)
+        return (written.model, written.image_sha256, written.quality_policy) == now
 
     def _write(self, explanation: Explanation, image: NDArray[np.uint8]) -> None:
         """Each file appears whole or not at all, the JSON last: its presence says that the study is done."""
@@ -168,7 +178,7 @@ class _Work(NamedTuple):
         _write_whole(files["json"], explanation.model_dump_json())
 
 
-def _read(study_id: str, path: Path, size_px: int) -> FileImage:
+def _read(study_id: str, path: Path, size_px: int, policy: QualityPolicy) -> FileImage:
     try:
         data = path.read_bytes()
         grey = decode(data)
@@ -177,7 +187,8 @@ def _read(study_id: str, path: Path, size_px: int) -> FileImage:
     except InputError as error:
         raise InputError(error.what, where=path.name, remedy=error.remedy) from error
     sha256 = hashlib.sha256(data).hexdigest()
-    return FileImage(study_id, to_square(grey, size_px), to_square(grey, max(size_px, DISPLAY_PX)), sha256)
+    quality = None if policy == "off" else assess(grey)
+    return FileImage(study_id, to_square(grey, size_px), to_square(grey, max(size_px, DISPLAY_PX)), sha256, quality)
 
 
 def _write_whole(path: Path, text: str) -> None:
