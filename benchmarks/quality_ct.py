@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
 
 
 class Body:
-    """A CT shrunk to 4 mm voxels, ready to be turned and projected."""
+    """A CT with even voxels, ready to be turned and projected."""
 
     def __init__(self, path: Path, voxel_mm: float = 2.5) -> None:
         values, spacing = read_volume(path)
@@ -40,15 +41,18 @@ class Body:
         self._density = np.clip(1 + small / 1000, 0, 3)
         self._voxel_cm = voxel_mm / 10
 
-    def project(self, degrees: float, attenuation: float) -> np.ndarray:
-        """Turn the body about its long axis and project it: float32 [Z, width] in [0, 1], head up, bright = dense.
+    def project(self, degrees: float, attenuations: Sequence[float]) -> Iterator[np.ndarray]:
+        """Turn the body about its long axis and project it: for each attenuation
+        float32 [Z, width] in [0, 1], head up, bright = dense.
 
         Args:
             degrees: 0 and 180 are frontal, 90 and 270 lateral.
-            attenuation: Of water, per cm (0.2 is that of 70 kV).
+            attenuations: Of water, per cm (0.2 is that of 70 kV).
         """
         turned = ndimage.rotate(self._density, degrees, axes=(0, 1), reshape=True, order=1)
         path = turned.sum(axis=1) * self._voxel_cm
-        image = np.log1p(np.exp(np.clip(attenuation * path, 0, 20)) / 40)[:, ::-1].T
-        low, high = np.percentile(image, [0.5, 99.5])
-        return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
+        for attenuation in attenuations:
+            # A film's curve: linear in attenuation where it is developed, flat where nearly nothing passes less.
+            image = np.log1p(np.exp(np.clip(attenuation * path, 0, 20)) / 40)[:, ::-1].T
+            low, high = np.percentile(image, [0.5, 99.5])
+            yield np.clip((image - low) / (high - low), 0, 1).astype(np.float32)

@@ -2,9 +2,9 @@
 
     python benchmarks/quality_figures.py ../shared/data [--photos DIR] [--ct cxr.nii.gz] [--json FILE]
 
-Only test patients (benchmarks/quality_films.py) and, from elsewhere, the whole COVID-19 Image Data Collection; films at
-their full stored size (at most 512 px). `--photos` takes a folder of grey or colour photographs, `--ct` the volume of
-quality_ct.py: both are measured only if given. Intervals: Wilson's 95%, films as if independent.
+Only test patients (benchmarks/quality_films.py) and, from elsewhere, the whole COVID-19 Image Data Collection; good films
+at their full stored size (at most 512 px), spoiled ones at 256. `--photos` takes a folder of photographs, `--ct` the
+volume of quality_ct.py: both are measured only if given. Intervals: Wilson's 95%, films as if independent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import quality_kinds as kinds
@@ -25,6 +25,7 @@ from quality_ct import Body
 from quality_films import EXTERNAL_SET, FRONTAL_SETS, NOT_CHEST_SETS, Film, read_films, shrink
 from quality_lettering import lettering_rows
 from quality_samples import BODIES
+from quality_shares import Share
 
 from kdistill.studies.images import read_grey
 from kdistill.studies.quality.assess import Quality, assess
@@ -33,27 +34,10 @@ Rng = np.random.Generator
 Grey = np.ndarray
 
 FULL_PX: Final = 512
+SPOILED_PX: Final = 256
 #: Spoiled films of each kind and of each set at most, so that no set decides the figure alone.
-PER_SET: Final = 40
-NUM_DRAWN: Final = 60
-
-
-class Share(NamedTuple):
-    """How many of n, with Wilson's 95% interval."""
-
-    count: int
-    n: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        z, p = 1.959964, self.count / self.n
-        middle = (p + z * z / (2 * self.n)) / (1 + z * z / self.n)
-        half = z / (1 + z * z / self.n) * np.sqrt(p * (1 - p) / self.n + z * z / (4 * self.n**2))
-        return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.count}/{self.n} = {100 * self.count / self.n:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+PER_SET: Final = 25
+NUM_DRAWN: Final = 40
 
 
 def dimmed(film: Grey, rng: Rng) -> Grey:
@@ -76,7 +60,7 @@ SPOILED: Final[Mapping[str, tuple[Callable[[Grey, Rng], Grey], str | None]]] = M
         "flipped top to bottom": (lambda film, rng: film[::-1], "upside_down"),
         "inverted": (lambda film, rng: 1 - film, "inverted"),
         "inverted and turned": (lambda film, rng: 1 - np.rot90(film, int(rng.integers(1, 4))), "inverted"),
-        "photograph (simulated)": (lambda film, rng: kinds.photographed(film, rng, 384), "photograph"),
+        "photograph (simulated)": (lambda film, rng: kinds.photographed(film, rng, 300), "photograph"),
         "piece of a film": (kinds.piece, "not_frontal_chest"),
         "tiles in another order": (kinds.tiles, "not_frontal_chest"),
         "over-exposed": (dimmed, "too_dark"),
@@ -95,13 +79,14 @@ def main() -> None:
     parser.add_argument("--ct", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    films = [film for film in read_films(arguments.data, FULL_PX) if film.part == "test"]
+    films = read_films(arguments.data, FULL_PX, ("test",))
     good = [film for film in films if film.set in (*FRONTAL_SETS, EXTERNAL_SET)]
+    found = [assess(film.grey) for film in good]
     tables = {
-        "good films refused": dict(refused(good)),
+        "good films refused": dict(refused(good, found)),
         "bad images let through": dict(let_through(films, good, arguments)),
         "mirrored": dict(mirrored(good)),
-        "lettering": dict(lettering_rows(good)),
+        "lettering": dict(lettering_rows(good, found)),
         "time of a call": {"ms of CPU, median of 40 films": f"{milliseconds(good):.1f}"},
     }
     for title, rows in tables.items():
@@ -112,12 +97,12 @@ def main() -> None:
         arguments.json.write_text(json.dumps(tables, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def refused(good: list[Film]) -> Iterator[tuple[str, str]]:
+def refused(good: list[Film], found: list[Quality]) -> Iterator[tuple[str, str]]:
     """Good films of each set that are refused, and as what."""
     for name in (*FRONTAL_SETS, EXTERNAL_SET):
         of_set = [film for film in good if film.set == name]
-        found = [(film, assess(film.grey)) for film in of_set]
-        wrong = [(film.name, quality) for film, quality in found if not quality.is_usable]
+        judged_ones = [(film, quality) for film, quality in zip(good, found, strict=True) if film.set == name]
+        wrong = [(film.name, quality) for film, quality in judged_ones if not quality.is_usable]
         patients = len({film.patient for film in of_set})
         taken = Counter(flag.kind for _, quality in wrong for flag in quality.flags if flag.refuses)
         yield name, f"{Share(len(wrong), len(of_set))}, {patients} patients; taken for {dict(taken)}"
@@ -145,9 +130,10 @@ def let_through(films: list[Film], good: list[Film], arguments: argparse.Namespa
 
 
 def few_of(good: list[Film], name: str) -> list[Film]:
-    """At most `PER_SET` films of a set, spread over it."""
+    """At most `PER_SET` films of a set, spread over it, at most 256 pixels large."""
     of_set = [film for film in good if film.set == name]
-    return of_set[:: max(1, len(of_set) // PER_SET)][:PER_SET]
+    few = of_set[:: max(1, len(of_set) // PER_SET)][:PER_SET]
+    return [film._replace(pixels=shrink(film.grey, SPOILED_PX)) for film in few]
 
 
 def judged(pictures: Iterable[Grey], called: str | None) -> str:
@@ -170,7 +156,7 @@ def projections(body: Body) -> Iterator[tuple[str, str]]:
     """One CT from several directions; frontal ones should pass (share passed = 1 - share refused)."""
     views = {"frontal": (-6, 0, 6), "lateral": (80, 90, 100, 260, 270, 280), "oblique 45": (40, 50, -40, -50)}
     for name, angles in views.items():
-        pictures = [body.project(angle, attenuation) for angle in angles for attenuation in (0.1, 0.2, 0.3)]
+        pictures = [film for angle in angles for film in body.project(angle, (0.1, 0.2, 0.3))]
         yield f"CT projected: {name}", judged(pictures, None if name == "frontal" else "not_frontal_chest")
 
 

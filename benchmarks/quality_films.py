@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -54,11 +54,13 @@ def part_of(patient: str) -> Part:
     return "train" if share < _TRAIN else "validate" if share < _VALIDATE else "test"
 
 
-def read_films(data: Path, max_px: int) -> list[Film]:
-    """Every film and every image of another body part, shrunk to `max_px` where larger."""
+def read_films(data: Path, max_px: int, parts: Collection[Part]) -> list[Film]:
+    """Every film and every image of another body part of these parts, shrunk to `max_px` where larger."""
     found: list[Film] = []
     for name, patient, path in _files(data):
-        part = "test" if name == EXTERNAL_SET else part_of(patient)
+        part: Part = "test" if name == EXTERNAL_SET else part_of(patient)
+        if part not in parts:
+            continue
         try:
             grey = read_grey(path)
         except InputError as error:
@@ -71,9 +73,9 @@ def read_films(data: Path, max_px: int) -> list[Film]:
     known = {film.name.split(".")[0] for film in found}
     for row in rows:
         stem, patient = row["Image Index"].split(".")[0], f"nih-{row['Patient ID']}"
-        if stem not in known:
+        if part_of(patient) in parts and stem not in known:
             found.append(Film("nih_64px", patient, part_of(patient), stem, images[int(row["row"])]))
-    return found + list(_phantoms(min(max_px, 256)))
+    return found + list(_phantoms(min(max_px, 256), parts))
 
 
 def shrink(grey: np.ndarray, max_px: int) -> np.ndarray:
@@ -105,8 +107,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _phantoms(size_px: int) -> Iterator[Film]:
+def _phantoms(size_px: int, parts: Collection[Part]) -> Iterator[Film]:
     config = PhantomConfig(size_px=size_px, num_train=120, num_validate=60, num_test=100, seed=18)
-    for part, plans in sample_plans(config).items():
-        for plan in plans:
+    plans = sample_plans(config)
+    for part in (part for part in plans if part in parts):
+        for plan in plans[part]:
             yield Film("phantom", f"phantom-{plan.patient_id}", part, plan.study_id, render_uint8(plan, size_px)[0])

@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from quality_films import EXTERNAL_SET, FRONTAL_SETS, Film
+from quality_shares import Share
 
-from kdistill.studies.quality.assess import MANY_LETTERS
+from kdistill.studies.quality.assess import MANY_LETTERS, Quality
 from kdistill.studies.quality.lettering import count_letters
 
 Rng = np.random.Generator
@@ -23,6 +24,7 @@ _LINES: Final = (
 _MARKS: Final = ("R", "L", "PORT", "AP", "ERECT", "SUPINE")
 #: Height of the letters on a film of 512 pixels.
 HEIGHTS_PX: Final = (8, 10, 12, 16, 24)
+NUM_WRITTEN: Final = 60
 
 
 def written(film: np.ndarray, lines: tuple[str, ...], height_px: int, rng: Rng) -> np.ndarray:
@@ -39,12 +41,13 @@ def written(film: np.ndarray, lines: tuple[str, ...], height_px: int, rng: Rng) 
     return np.asarray(picture, dtype=np.float32) / 255
 
 
-def lettering_rows(good: list[Film]) -> Iterator[tuple[str, str]]:
+def lettering_rows(good: list[Film], found: list[Quality]) -> Iterator[tuple[str, str]]:
     """(what, how many are warned of) for films as they are, with a marker, and with two lines written on them."""
     for name in (*FRONTAL_SETS, EXTERNAL_SET):
-        of_set = [film.grey for film in good if film.set == name]
-        yield f"as it is: {name}", seen(of_set)
-    clean = [f.grey for f in good if f.set in ("nih", "hannover") and count_letters(f.grey) < 3][:80]
+        scores = [q.score("burned_in_text") for film, q in zip(good, found, strict=True) if film.set == name]
+        yield f"as it is: {name}", str(Share(sum(score >= 0.5 for score in scores), len(scores)))
+    clean = [f.grey for f, q in zip(good, found, strict=True) if _is_clean(f, q)]
+    clean = clean[:: max(1, len(clean) // NUM_WRITTEN)][:NUM_WRITTEN]
     rng = np.random.default_rng(3)
     yield "a marker added", seen([written(film, (str(rng.choice(_MARKS)),), 18, rng) for film in clean])
     for height in HEIGHTS_PX:
@@ -53,7 +56,10 @@ def lettering_rows(good: list[Film]) -> Iterator[tuple[str, str]]:
         yield f"two lines, capitals {height} px", seen(pictures)
 
 
+def _is_clean(film: Film, quality: Quality) -> bool:
+    return film.set in ("nih", "hannover") and quality.score("burned_in_text") == 0
+
+
 def seen(films: list[np.ndarray]) -> str:
     """How many films are warned of."""
-    count = sum(count_letters(film) >= MANY_LETTERS for film in films)
-    return f"{count}/{len(films)} = {100 * count / len(films):.1f}%"
+    return str(Share(sum(count_letters(film) >= MANY_LETTERS for film in films), len(films)))

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("src/kdistill/studies/quality"))
     parser.add_argument("--samples", type=Path, help="folder to keep the feature rows in, for quality_left_out.py")
     arguments = parser.parse_args()
-    films = read_films(arguments.data, TRAIN_PX)
+    films = read_films(arguments.data, TRAIN_PX, ("train", "validate"))
     parts = {part: [film for film in films if film.part == part] for part in ("train", "validate")}
     train = samples_of(parts["train"], 0, num_drawn=70)
     validate = samples_of(parts["validate"], 1, num_drawn=30)
