@@ -3,8 +3,8 @@
     python benchmarks/quality_figures.py ../shared/data [--photos DIR] [--ct cxr.nii.gz] [--json FILE]
 
 Only test patients (benchmarks/quality_films.py) and, from elsewhere, all of the COVID-19 Image Data Collection; good
-films at their full stored size (at most 512 px), spoiled ones at 256. `--photos` takes a folder of photographs, `--ct` the
-volume of quality_ct.py: both are measured only if given. Intervals: Wilson's 95%, films as if independent.
+films at their full stored size (at most 512 px), spoiled ones at 256. `--photos` takes a folder of photographs,
+`--ct` the volume of quality_ct.py: both are measured only if given. Intervals: Wilson's 95%, films as if independent.
 """
 
 from __future__ import annotations

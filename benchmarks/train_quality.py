@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from quality_films import FRONTAL_SETS, Film, read_films
+from quality_films import Film, read_films
 from quality_samples import Samples, samples_of
 from safetensors.numpy import save
 from sklearn.neural_network import MLPClassifier
@@ -30,7 +30,7 @@ TRAIN_PX: Final = 256
 HIDDEN: Final = 32
 SEEDS: Final = (0, 1, 2)
 EPOCHS: Final = 25
-#: Share of good validation films, over sets (the worst one counts), that the network may doubt.
+#: Share of good validation rows that the network may doubt; but never at less than a half.
 MAX_DOUBTED: Final = 0.01
 #: Share of good validation films that may be called mirrored.
 MAX_MIRRORED: Final = 0.02
@@ -90,11 +90,10 @@ def choose_thresholds(network: Network, samples: Samples) -> dict[str, float]:
     chance = network.probabilities(samples.features)
     doubt = 1 - upright_chance(chance)
     good = np.isin(samples.classes, [CLASSES.index("upright"), CLASSES.index("mirrored")])
-    of_set = [doubt[good & (samples.sources == name)] for name in FRONTAL_SETS]
     mirrored = chance[:, CLASSES.index("mirrored")] / np.maximum(1 - doubt, 1e-9)
     upright = samples.classes == CLASSES.index("upright")
     return {
-        "not_upright": round(max(0.5, *(float(np.quantile(d, 1 - MAX_DOUBTED)) for d in of_set if len(d))), 4),
+        "not_upright": round(max(0.5, float(np.quantile(doubt[good], 1 - MAX_DOUBTED))), 4),
         "mirrored": round(max(0.5, float(np.quantile(mirrored[upright], 1 - MAX_MIRRORED))), 4),
     }
 
