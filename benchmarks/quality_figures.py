@@ -35,8 +35,8 @@ Grey = np.ndarray
 FULL_PX: Final = 512
 SPOILED_PX: Final = 256
 #: Spoiled films of each kind and of each set at most, so that no set decides the figure alone.
-PER_SET: Final = 12
-NUM_DRAWN: Final = 25
+PER_SET: Final = 25
+NUM_DRAWN: Final = 40
 
 
 def dimmed(film: Grey, rng: Rng) -> Grey:
