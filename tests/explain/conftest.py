@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from kdistill.explain.reading import Reading
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import INDEX, NUM_OBSERVATIONS
 from kdistill.records import Article, Citation
+from kdistill.studies.phantom.plan import StudyPlan
+from kdistill.studies.phantom.render import render_uint8
 
 QUOTE = "Blunting of the lateral costophrenic angle is the earliest sign of pleural fluid on an upright film."
 RETRACTED_QUOTE = "Fluid always rises to the apex of the chest in these patients."
@@ -43,11 +46,13 @@ def context(library: CitationLookup) -> ExplanationContext:
     return ExplanationContext("full, seed 0 (abc)", (0.5,) * NUM_OBSERVATIONS, library, RuleLabeler(), ExplainConfig())
 
 
+@cache
 def radiograph(size_px: int = 64, seed: int = 0) -> np.ndarray:
-    """A smooth picture with the grey range of a radiograph."""
-    rows, columns = np.mgrid[:size_px, :size_px] / size_px
-    noise = np.random.default_rng(seed).normal(0, 3, (size_px, size_px))
-    return np.clip(120 + 90 * np.sin(3 * rows + seed) * np.cos(5 * columns) + noise, 0, 255).astype(np.uint8)
+    """A healthy phantom chest: anything else is refused."""
+    plan = StudyPlan(f"s{seed}", f"p{seed}", seed, "F", 60.0, "PA", ())
+    image = render_uint8(plan, size_px)[0]
+    image.setflags(write=False)
+    return image
 
 
 def make_reading(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from kdistill.errors import InputError
 from kdistill.explain.batch import Outcome, explain_files, file_stem, find_images
 from kdistill.explain.build import ExplanationContext
+from kdistill.explain.config import ExplainConfig
 from kdistill.explain.explanation import Explanation
 
 from ..studies.dicom_files import dicom
@@ -57,6 +59,9 @@ def test_rerun_goes_on_where_it_stopped(folder: Path, tmp_path: Path, context: E
     Image.fromarray(radiograph(seed=2)).save(folder / "a.png")
     run(folder, out, reader, context)
     assert reader.asked == [2, 1, 1] and len((out / "rejected.jsonl").read_text().splitlines()) == 1
+    # A report that was withheld is asked for again by another policy.
+    run(folder, out, reader, replace(context, config=ExplainConfig(quality="warn")))
+    assert reader.asked == [2, 1, 1, 2]
 
 
 def test_one_bad_file_raises(folder: Path, tmp_path: Path, context: ExplanationContext) -> None:

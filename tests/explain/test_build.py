@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kdistill.explain.build import ExplanationContext, explain, state_of
-from kdistill.explain.explanation import NOTICE, Explanation
+from kdistill.explain.config import ExplainConfig
+from kdistill.explain.explanation import NOTICE, Explanation, QualityPolicy
 from kdistill.explain.text_checks import is_degenerate, mentions_prior
 from kdistill.observations import OBSERVATIONS
+from kdistill.studies.quality.assess import Quality, assess
 
 from .conftest import QUOTE, make_reading, radiograph
 
@@ -63,17 +66,37 @@ def test_a_prior_that_exists_may_be_mentioned(context: ExplanationContext) -> No
     assert "prior_mentioned" not in codes(explain("s1", radiograph(), reading, context, has_prior=True))
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.full((64, 64), 128, np.uint8),
-        np.zeros((64, 64), np.uint8),
-        np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8),
-    ],
-)
-def test_abstains_on_what_is_no_radiograph(context: ExplanationContext, image: np.ndarray) -> None:
+NO_FILMS = [
+    np.full((64, 64), 128, np.uint8),
+    np.zeros((64, 64), np.uint8),
+    np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8),
+    np.rot90(radiograph()),
+    255 - radiograph(),
+]
+
+
+@pytest.mark.parametrize("image", NO_FILMS, ids=["grey", "black", "noise", "turned", "inverted"])
+def test_no_report_on_what_is_no_upright_film(context: ExplanationContext, image: np.ndarray) -> None:
     explanation = explain("s1", image, clean_reading(), context)
-    assert explanation.abstained and "implausible_image" in codes(explanation)
+    assert explanation.abstained and codes(explanation) == {"implausible_image"}
+    assert (explanation.findings, explanation.impression, explanation.rationale) == ("", "", ())
+    assert len(explanation.observations) == len(OBSERVATIONS)
+
+
+@pytest.mark.parametrize(("policy", "codes_seen"), [("warn", {"image_quality"}), ("off", set())])
+def test_a_report_can_be_forced(context: ExplanationContext, policy: QualityPolicy, codes_seen: set[str]) -> None:
+    forced = replace(context, config=ExplainConfig(quality=policy))
+    explanation = explain("s1", np.rot90(radiograph()), clean_reading(), forced)
+    assert codes(explanation) == codes_seen and not explanation.abstained
+    assert explanation.findings == "There is a right pleural effusion." and explanation.quality_policy == policy
+
+
+def test_what_was_seen_at_full_size_is_believed(context: ExplanationContext) -> None:
+    """Lettering is too small to be seen on the canonical image, so whoever has the film hands its quality over."""
+    at_full_size = assess(radiograph().astype(np.float32) / 255)
+    checks = tuple(c.model_copy(update={"raised": c.kind == "burned_in_text"}) for c in at_full_size.checks)
+    explanation = explain("s1", radiograph(), clean_reading(), context, quality=Quality(checks=checks))
+    assert codes(explanation) == {"image_quality"} and not explanation.abstained and explanation.findings
 
 
 def test_no_label_head_takes_states_from_the_report(context: ExplanationContext) -> None:
@@ -92,7 +115,7 @@ def test_json_has_the_keys_that_others_rely_on(context: ExplanationContext) -> N
     data = json.loads(explain("s1", radiograph(), clean_reading(), context).model_dump_json())
     assert set(data) == {
         *("study_id", "image_sha256", "model", "observations", "findings", "impression"),
-        *("rationale", "flags", "abstained", "notice"),
+        *("rationale", "flags", "abstained", "quality_policy", "notice"),
     }
     assert [o["name"] for o in data["observations"]] == list(OBSERVATIONS)
     keys = {"name", "probability", "threshold", "state", "side", "evidence_map"}

@@ -68,6 +68,7 @@ def test_abstention_leads_the_page(context: ExplanationContext) -> None:
     blank = np.full((64, 64), 90, np.uint8)
     html = explanation_page(explain("s", blank, make_reading({"Edema": 0.9}), context), blank)
     assert "No answer." in html and "Abnormal:" not in html
+    assert "withheld" in html and "this model writes none" not in html
 
 
 def test_scale_is_fixed() -> None:

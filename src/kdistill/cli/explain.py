@@ -24,6 +24,9 @@ def explain(
     formats: str = typer.Option(
         "json,html", "--format", help="Any of json, html, pdf, fhir (R4), dicom-sr (TID 1500), dicom-sc (overlay)."
     ),
+    quality: str = typer.Option(
+        "refuse", "--quality", help="For an image that is no upright frontal chest film: refuse, warn or off."
+    ),
     as_json: bool = JsonOption,
 ) -> None:
     """Explain images: findings, impression, rationale with citations, evidence maps. Research use only."""
@@ -37,6 +40,7 @@ def explain(
             seed=seed,
             out_dir=out,
             formats=tuple(part.strip() for part in formats.split(",") if part.strip()),
+            quality=quality,
             on_progress=lambda d, t: watcher.moved("explain", d, t),
         )
     if as_json:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from kdistill.errors import InputError
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ENDINGS, ExplainFormat
-from kdistill.explain.explanation import Explanation, Flag
+from kdistill.explain.explanation import Explanation, Flag, QualityPolicy
 from kdistill.explain.exports import export
 from kdistill.explain.reading import ImageReader
 from kdistill.studies.decoding import DecoderPool
 from kdistill.studies.dicom import dicom_header
 from kdistill.studies.film import Note, note_text
 from kdistill.studies.images import read_file, to_square
+from kdistill.studies.quality.assess import Quality, assess
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -36,12 +37,13 @@ _NOT_IMAGES: Final = frozenset({".json", ".jsonl", ".html", ".csv", ".txt", ".md
 
 
 class FileImage(NamedTuple):
-    """One file as it was read."""
+    """One file as it was read; `quality` is None where the policy is not to look."""
 
     study_id: str
     pixels: NDArray[np.uint8]
     display: NDArray[np.uint8]
     sha256: str
+    quality: Quality | None
     header: Dataset | None = None
     notes: tuple[Note, ...] = ()
 
@@ -93,9 +95,9 @@ def explain_files(
 ) -> Iterator[Outcome]:
     """Explain files and folders of files, yielding each outcome as soon as its files are written.
 
-    A study whose files already stand in `out_dir`, from the same model and the same image bytes, is not read again. A
-    file that cannot be read is written to rejected.jsonl with its reason and the rest goes on; a single file that
-    cannot be read raises.
+    A study whose files already stand in `out_dir`, from the same model, image bytes and quality policy, is not read
+    again. A file that cannot be read is written to rejected.jsonl with its reason and the rest goes on; a single file
+    that cannot be read raises.
 
     Args:
         sources: Image files (PNG, JPEG, DICOM) and folders.
@@ -141,7 +143,7 @@ class _Work(NamedTuple):
         images: list[FileImage] = []
         for study_id, path in items:
             try:
-                image = _read(study_id, path, self.reader.size_px, self.pool)
+                image = _read(study_id, path, self.reader.size_px, self.pool, self.context.config.quality)
             except InputError as error:
                 if self.alone:
                     raise
@@ -155,7 +157,14 @@ class _Work(NamedTuple):
             return
         readings = self.reader.read(np.stack([image.pixels for image in images]))
         for image, reading in zip(images, readings, strict=True):
-            found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
+            found = explain(
+                image.study_id,
+                image.pixels,
+                reading,
+                self.context,
+                image_sha256=image.sha256,
+                quality=image.quality,
+            )
             try:
                 self._write(with_notes(found, image), image)
             except InputError as error:
@@ -182,7 +191,8 @@ class _Work(NamedTuple):
             written = Explanation.model_validate_json(files[0].read_text(encoding="utf-8"))
         except ValueError:
             return False
-        return (written.model, written.image_sha256) == (self.context.model, image.sha256)
+        now = (self.context.model, image.sha256, self.context.config.quality)
+        return (written.model, written.image_sha256, written.quality_policy) == now
 
     def _write(self, explanation: Explanation, image: FileImage) -> None:
         """Each file appears whole or not at all, the JSON last: its presence says that the study is done."""
@@ -193,14 +203,16 @@ class _Work(NamedTuple):
             _write_whole(files[kind], contents[kind])
 
 
-def _read(study_id: str, path: Path, size_px: int, pool: DecoderPool) -> FileImage:
+def _read(study_id: str, path: Path, size_px: int, pool: DecoderPool, policy: QualityPolicy) -> FileImage:
     try:
-        return image_of(study_id, read_file(path), size_px, pool)
+        return image_of(study_id, read_file(path), size_px, pool, policy)
     except InputError as error:
         raise InputError(error.what, where=path.name, remedy=error.remedy) from error
 
 
-def image_of(study_id: str, data: bytes, size_px: int, pool: DecoderPool) -> FileImage:
+def image_of(
+    study_id: str, data: bytes, size_px: int, pool: DecoderPool, policy: QualityPolicy = "refuse"
+) -> FileImage:
     """Decode the bytes of an image file for a student that reads squares of `size_px`.
 
     Args:
@@ -208,14 +220,16 @@ def image_of(study_id: str, data: bytes, size_px: int, pool: DecoderPool) -> Fil
         data: The file.
         size_px: Side of the square that the student reads.
         pool: Where it is decoded.
+        policy: "off": the image is not looked at before it is read.
 
     Raises:
         InputError: It cannot be used.
     """
     film = pool.read(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    shown = to_square(film.pixels, max(size_px, DISPLAY_PX))
-    return FileImage(study_id, to_square(film.pixels, size_px), shown, sha256, dicom_header(data), film.notes)
+    quality = None if policy == "off" else assess(film.pixels)
+    seen, shown = to_square(film.pixels, size_px), to_square(film.pixels, max(size_px, DISPLAY_PX))
+    return FileImage(study_id, seen, shown, sha256, quality, dicom_header(data), film.notes)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from kdistill.explain.citations import CitationLookup
 from kdistill.explain.config import ExplainConfig
 from kdistill.explain.explanation import Explanation, Flag, ObservationReading, RationaleSentence
 from kdistill.explain.flags import rationale_flags, report_flags, text_flags
-from kdistill.explain.plausibility import why_implausible
+from kdistill.explain.plausibility import quality_flags
 from kdistill.explain.reading import Reading
 from kdistill.explain.sentences import assign_sentences
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import OBSERVATIONS
 from kdistill.records import State
+from kdistill.studies.quality.assess import Quality
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def explain(
     *,
     image_sha256: str | None = None,
     has_prior: bool = False,
+    quality: Quality | None = None,
 ) -> Explanation:
     """Build the explanation of one image.
 
@@ -118,16 +120,22 @@ def explain(
         context: Model name, thresholds, citations, labeler, settings.
         image_sha256: Hash of the file that the image came from; None: the hash of the canonical pixels is written.
         has_prior: Whether the model was given an earlier study.
+        quality: What `assess` said of the film at full size; None: the canonical image is looked at (too small for
+            lettering).
     """
+    film_flags = quality_flags(image, quality, context.config.quality)
+    refused = any(flag.code == "implausible_image" for flag in film_flags)
     observations = observation_readings(reading, context)
-    rationale = rationale_sentences(reading.rationale, context.citations)
-    reasons = list(_abstention(image, observations, context.config))
-    flags = [
-        *reasons,
-        *rationale_flags(rationale, observations),
-        *report_flags(reading, observations, context.labeler),
-        *text_flags(reading, has_prior=has_prior),
-    ]
+    shown = replace(reading, findings="", impression="", rationale="") if refused else reading
+    rationale = rationale_sentences(shown.rationale, context.citations)
+    flags = [*film_flags, *_indeterminate(observations)]
+    abstained = refused or any(flag.code == "all_indeterminate" for flag in flags)
+    if not refused:
+        flags += [
+            *rationale_flags(rationale, observations),
+            *report_flags(reading, observations, context.labeler),
+            *text_flags(reading, has_prior=has_prior),
+        ]
     if reading.probabilities is None:
         flags.append(Flag(code="no_label_head", text="This model has no label head: states are those of its report."))
     return Explanation(
@@ -135,21 +143,15 @@ def explain(
         image_sha256=image_sha256 or hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest(),
         model=context.model,
         observations=observations,
-        findings=reading.findings,
-        impression=reading.impression,
+        findings=shown.findings,
+        impression=shown.impression,
         rationale=rationale,
         flags=tuple(flags),
-        abstained=bool(reasons),
+        abstained=abstained,
+        quality_policy=context.config.quality,
     )
 
 
-def _abstention(
-    image: NDArray[np.uint8], observations: Sequence[ObservationReading], config: ExplainConfig
-) -> list[Flag]:
-    reasons: list[Flag] = []
-    problem = why_implausible(image, config)
-    if problem:
-        reasons.append(Flag(code="implausible_image", text=problem))
+def _indeterminate(observations: Sequence[ObservationReading]) -> Iterator[Flag]:
     if all(item.probability is not None and item.state == "uncertain" for item in observations):
-        reasons.append(Flag(code="all_indeterminate", text="Every probability lies near its threshold."))
-    return reasons
+        yield Flag(code="all_indeterminate", text="Every probability lies near its threshold.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from kdistill.config import ConfigModel
+from kdistill.explain.explanation import QualityPolicy
 
 ExplainFormat = Literal["json", "html", "pdf", "fhir", "dicom-sr", "dicom-sc"]
 #: Written where --format is not given: what needs nothing but the image.
@@ -34,15 +35,10 @@ class ExplainConfig(ConfigModel):
         ge=0,
         description="Half-width of the band around the threshold, in logits, that is called indeterminate.",
     )
-    min_grey_range: Annotated[int, Field(ge=0, le=255)] = Field(
-        default=24,
-        description="Grey levels (of 255) between the 2nd and 98th percentile below which an image is called constant.",
-    )
-    min_neighbour_correlation: float = Field(
-        default=0.6,
-        ge=-1,
-        le=1,
-        description="Correlation of neighbouring pixels below which an image is called noise (radiographs: above 0.9).",
+    quality: QualityPolicy = Field(
+        default="refuse",
+        description="What follows when the image does not look like an upright frontal chest film (docs/quality.md): "
+        "no report, a warning beside the report, or no look at all.",
     )
     min_citation_similarity: float = Field(
         default=0.92,

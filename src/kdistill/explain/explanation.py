@@ -12,6 +12,9 @@ NOTICE: Final = (
     "A model wrote this; it can be wrong, and its reasons can be wrong where its finding is right."
 )
 
+#: What follows when an image does not look like an upright frontal chest film.
+QualityPolicy = Literal["refuse", "warn", "off"]
+
 FlagCode = Literal[
     "rationale_contradicts_probability",
     "report_contradicts_probability",
@@ -22,6 +25,7 @@ FlagCode = Literal[
     "side_mismatch",
     "implausible_image",
     "file_note",
+    "image_quality",
     "all_indeterminate",
     "no_label_head",
 ]
@@ -77,8 +81,10 @@ class Flag(Record):
 class Explanation(Record):
     """All that the model says about one image, with what is known against it.
 
-    `abstained` is True where the image is not plausible as a radiograph, or where every probability is indeterminate;
-    the readings are then kept for inspection and must not be used. `model` names weights and run.
+    `abstained` is True where the image was refused (`implausible_image`: it does not look like an upright frontal chest
+    film; findings, impression and rationale are then empty), or where every probability is indeterminate. The readings
+    are then kept for inspection and must not be used. `quality_policy` says whether an image could be refused at all.
+    `model` names weights and run.
     """
 
     study_id: str
@@ -90,4 +96,5 @@ class Explanation(Record):
     rationale: tuple[RationaleSentence, ...]
     flags: tuple[Flag, ...] = ()
     abstained: bool = False
+    quality_policy: QualityPolicy = "refuse"
     notice: str = NOTICE

@@ -49,7 +49,7 @@ def explanation_page(
             observation_list(explanation.observations),
             '<div class="words">',
             report_section(explanation),
-            rationale_section(explanation.rationale),
+            "" if is_refused(explanation) else rationale_section(explanation.rationale),
             "</div>",
             flag_section(explanation.flags),
             provenance_section(explanation, provenance or {}),
@@ -59,6 +59,11 @@ def explanation_page(
     package = "kdistill.explain"
     title = f"Explanation of {explanation.study_id}"
     return document(title=title, style=asset(package, "page.css"), script=asset(package, "page.js"), body=body)
+
+
+def is_refused(explanation: Explanation) -> bool:
+    """Whether the film was refused, so that there is no report."""
+    return any(flag.code == "implausible_image" for flag in explanation.flags)
 
 
 def headline(explanation: Explanation) -> str:
@@ -187,8 +192,9 @@ def _bar(probability: float, threshold: float, state: str) -> str:
 
 
 def report_section(explanation: Explanation) -> str:
-    """Findings and impression as they were generated."""
-    findings, impression = explanation.findings or "(empty)", explanation.impression or "(empty)"
+    """Findings and impression as they were generated; of a refused film there are none."""
+    nothing = "(withheld: the film was refused)" if is_refused(explanation) else "(empty)"
+    findings, impression = explanation.findings or nothing, explanation.impression or nothing
     return (
         '<section aria-labelledby="report-title"><h2 id="report-title">Report</h2><dl class="report">'
         f"<dt>Findings</dt><dd>{text(findings)}</dd><dt>Impression</dt><dd>{text(impression)}</dd></dl></section>"

@@ -12,7 +12,7 @@ from kdistill.explain.batch import Outcome, explain_files
 from kdistill.explain.build import ExplanationContext
 from kdistill.explain.citations import load_citations
 from kdistill.explain.config import DEFAULT_FORMATS, ExplainConfig, ExplainFormat
-from kdistill.explain.explanation import Explanation
+from kdistill.explain.explanation import Explanation, QualityPolicy
 from kdistill.labelers.rules import RuleLabeler
 
 
@@ -54,13 +54,15 @@ def student_dir_of(run_dir: Path, arm: str, seed: int | None) -> Path:
     return chosen[0]
 
 
-def load_context(run_dir: Path, model: str, thresholds: tuple[float, ...] | None) -> ExplanationContext:
+def load_context(
+    run_dir: Path, model: str, thresholds: tuple[float, ...] | None, *, quality: QualityPolicy = "refuse"
+) -> ExplanationContext:
     """The library of a run, for explanations by one of its students.
 
     Raises:
         InputError: Rationales or literature are missing or damaged.
     """
-    config = ExplainConfig()
+    config = ExplainConfig(quality=quality)
     citations = load_citations(run_dir / "rationales", run_dir / "literature", config)
     return ExplanationContext(model, thresholds, citations, RuleLabeler(), config)
 
@@ -77,6 +79,18 @@ def check_formats(formats: Sequence[str]) -> tuple[ExplainFormat, ...]:
     return tuple(cast(ExplainFormat, name) for name in formats)
 
 
+def check_policy(name: str) -> QualityPolicy:
+    """A quality policy by name.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    known = get_args(QualityPolicy)
+    if name not in known:
+        raise ConfigError(f"is no policy: {name!r}", where="--quality", remedy=f"Known: {', '.join(known)}.")
+    return cast(QualityPolicy, name)
+
+
 def explain_images(
     run_dir: Path,
     images: Sequence[Path],
@@ -85,6 +99,7 @@ def explain_images(
     seed: int | None = None,
     out_dir: Path,
     formats: Sequence[str] = DEFAULT_FORMATS,
+    quality: str = "refuse",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Explained:
     """Explain image files with a run's student; see `batch.explain_files`.
@@ -96,19 +111,20 @@ def explain_images(
         seed: Which seed; None: the first.
         out_dir: Where to write. JSON is always written: it is what a rerun goes on from.
         formats: Of `config.ExplainFormat`; DICOM results need a DICOM image.
+        quality: What follows when an image does not look like a frontal chest film: "refuse", "warn" or "off".
         on_progress: (done, total).
 
     Raises:
         InputError: No such student or image; or the only image cannot be read or exported.
         EnvironmentFault: What writes a format is not installed.
-        ConfigError: An unknown format.
+        ConfigError: An unknown format or policy.
         WeightsError: The student's weights are unsafe or damaged.
     """
     from kdistill.explain.student_reader import load_reader
 
-    wanted = check_formats(formats)
+    wanted, policy = check_formats(formats), check_policy(quality)
     reader = load_reader(student_dir_of(run_dir, arm, seed))
-    context = load_context(run_dir, reader.name, reader.thresholds)
+    context = load_context(run_dir, reader.name, reader.thresholds, quality=policy)
     json_files: list[Path] = []
     files: list[Path] = []
     rejected: list[str] = []

@@ -158,7 +158,14 @@ class Jobs:
             readings = self.reader.read(np.stack([job.image.pixels for job in jobs]))
             for job, reading in zip(jobs, readings, strict=True):
                 image = job.image
-                found = explain(image.study_id, image.pixels, reading, self.context, image_sha256=image.sha256)
+                found = explain(
+                    image.study_id,
+                    image.pixels,
+                    reading,
+                    self.context,
+                    image_sha256=image.sha256,
+                    quality=image.quality,
+                )
                 job.explanation = with_notes(found, image)
                 self._end(job, "done")
         except Exception:
