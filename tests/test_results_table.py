@@ -118,3 +118,12 @@ def test_readme_shows_the_boxes_as_they_were_measured() -> None:
     whole[:128, :128] = 1.0
     quarter = module.Box(0.0, 0.0, 0.25, 0.5)
     assert module._held(whole, quarter) == (0.5, 0.5)
+
+
+def test_readme_shows_the_settings_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    settings_table = importlib.import_module("settings_table")
+    shown = settings_table.table(settings_table.load(sorted((ROOT / "benchmarks").glob("ablation_*.json"))))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for part in shown.split("\n\n"):
+        assert part in readme
