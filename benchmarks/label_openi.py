@@ -15,7 +15,7 @@ import hashlib
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,31 +24,8 @@ from lxml import etree
 
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import Labels, as_binary
+from kdistill.studies.sources.openi_terms import TERMS
 
-#: Manual MeSH terms ("head/qualifier/...") that state an observation; a term matches itself and what it heads.
-#: Enlarged Cardiomediastinum has no sound term: it stays out. "Density/lung" may be opacity, nodule or
-#: shadow: not used.
-TERMS: Final[Mapping[str, tuple[str, ...]]] = {
-    "No Finding": ("normal",),
-    "Cardiomegaly": ("Cardiomegaly", "Cardiac Shadow/enlarged"),
-    "Lung Lesion": ("Nodule", "Mass/lung"),
-    "Lung Opacity": (
-        *("Opacity/lung", "Infiltrate", "Airspace Disease", "Cicatrix/lung", "Markings/lung"),
-        "Lung Diseases, Interstitial",
-    ),
-    "Edema": ("Pulmonary Edema", "Pulmonary Congestion", "Heart Failure"),
-    "Consolidation": ("Consolidation",),
-    "Pneumonia": ("Pneumonia",),
-    "Atelectasis": ("Pulmonary Atelectasis",),
-    "Pneumothorax": ("Pneumothorax", "Hydropneumothorax", "Hemopneumothorax"),
-    "Pleural Effusion": ("Pleural Effusion", "Hydropneumothorax", "Hemopneumothorax", "Hemothorax"),
-    "Pleural Other": ("Thickening/pleura", "Cicatrix/pleura", "Calcinosis/pleura", "Pleura"),
-    "Fracture": ("Fractures, Bone",),
-    "Support Devices": (
-        *("Catheters, Indwelling", "Implanted Medical Device", "Medical Device", "Tube, Inserted", "Stents"),
-        "Spinal Fusion",
-    ),
-}
 #: Nobody indexed these reports, or only as unreadable.
 UNINDEXED: Final = "No Indexing"
 MAX_REPORT_BYTES: Final = 1_000_000

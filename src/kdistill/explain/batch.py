@@ -18,7 +18,7 @@ from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ENDINGS, ExplainFormat
 from kdistill.explain.explanation import Explanation, Flag, QualityPolicy
 from kdistill.explain.exports import export
-from kdistill.explain.reading import ImageReader
+from kdistill.explain.reading import ImageReader, Reading
 from kdistill.studies.decoding import DecoderPool
 from kdistill.studies.dicom import dicom_header
 from kdistill.studies.film import Note, note_text
@@ -124,10 +124,11 @@ def explain_files(
                 on_progress(start + len(batch), len(items))
 
 
-def with_notes(explanation: Explanation, image: FileImage) -> Explanation:
-    """The explanation with what its file's own tags say against it, first."""
+def explain_image(image: FileImage, reading: Reading, context: ExplanationContext) -> Explanation:
+    """The explanation of an image from a file; what the file's own tags say against it stands first among the flags."""
+    found = explain(image.study_id, image.pixels, reading, context, image_sha256=image.sha256, quality=image.quality)
     notes = tuple(Flag(code="file_note", text=note_text(note)) for note in image.notes)
-    return explanation.model_copy(update={"flags": (*notes, *explanation.flags)})
+    return found.model_copy(update={"flags": (*notes, *found.flags)})
 
 
 class _Work(NamedTuple):
@@ -157,16 +158,8 @@ class _Work(NamedTuple):
             return
         readings = self.reader.read(np.stack([image.pixels for image in images]))
         for image, reading in zip(images, readings, strict=True):
-            found = explain(
-                image.study_id,
-                image.pixels,
-                reading,
-                self.context,
-                image_sha256=image.sha256,
-                quality=image.quality,
-            )
             try:
-                self._write(with_notes(found, image), image)
+                self._write(explain_image(image, reading, self.context), image)
             except InputError as error:
                 if self.alone:
                     raise InputError(error.what, where=image.study_id, remedy=error.remedy) from error

@@ -18,8 +18,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from kdistill.explain.batch import FileImage, with_notes
-from kdistill.explain.build import ExplanationContext, explain
+from kdistill.explain.batch import FileImage, explain_image
+from kdistill.explain.build import ExplanationContext
 from kdistill.explain.explanation import Explanation
 from kdistill.explain.reading import ImageReader
 from kdistill.serve.config import ServeConfig
@@ -157,16 +157,7 @@ class Jobs:
         try:
             readings = self.reader.read(np.stack([job.image.pixels for job in jobs]))
             for job, reading in zip(jobs, readings, strict=True):
-                image = job.image
-                found = explain(
-                    image.study_id,
-                    image.pixels,
-                    reading,
-                    self.context,
-                    image_sha256=image.sha256,
-                    quality=image.quality,
-                )
-                job.explanation = with_notes(found, image)
+                job.explanation = explain_image(job.image, reading, self.context)
                 self._end(job, "done")
         except Exception:
             # One image must not end the service, and no detail of it may reach a log.
