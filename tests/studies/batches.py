@@ -13,7 +13,7 @@ from kdistill.artifact import open_stage
 from kdistill.distillation.collate import Collator, Visit
 from kdistill.distillation.config import ArmConfig, DistillationConfig
 from kdistill.distillation.targets import build_targets
-from kdistill.labelers.config import LabelerConfig
+from kdistill.labelers.config import RulesLabelerConfig
 from kdistill.labelers.stage import build_labels
 from kdistill.records import Study
 from kdistill.student.configuration import KDistillConfig
@@ -61,7 +61,7 @@ def build(config: FileSource, out: Path) -> Built:
 
 def batch_of(built: Built, out: Path) -> dict[str, Any]:
     """All training studies of a studies folder in one batch that teaches reports and labels (no teacher)."""
-    labeler = LabelerConfig()
+    labeler = RulesLabelerConfig()
     with open_stage(out / "labels", stage="labels", config=labeler) as stage:
         build_labels(stage, labeler, built.dir)
     studies = load_studies(built.dir, "train")
@@ -77,3 +77,14 @@ def batch_of(built: Built, out: Path) -> dict[str, Any]:
     )
     collator = Collator(load_images(built.dir), targets, KDistillConfig(image_size_px=SIZE), texts_per_chunk=8)
     return collator([Visit(number) for number in range(len(studies))])
+
+
+def publish(config: FileSource, out: Path) -> tuple[Path, dict[str, int]]:
+    """Run the studies stage; its folder and counts."""
+    built = build(config, out)
+    return built.dir, built.counts
+
+
+def first_batch(config: FileSource, out: Path) -> dict[str, Any]:
+    """From a data set's directory to one batch of all its training studies."""
+    return batch_of(build(config, out), out)

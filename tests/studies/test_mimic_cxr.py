@@ -13,7 +13,7 @@ from kdistill.distillation.collate import Collator, Visit
 from kdistill.distillation.config import ArmConfig, DistillationConfig
 from kdistill.distillation.targets import build_targets
 from kdistill.errors import InputError
-from kdistill.labelers.config import LabelerConfig
+from kdistill.labelers.config import RulesLabelerConfig
 from kdistill.labelers.stage import build_labels
 from kdistill.observations import INDEX, OBSERVATIONS
 from kdistill.pipeline.data_check import check_data
@@ -225,8 +225,8 @@ def test_from_the_directory_to_a_batch(jpg, tmp_path):
     """The studies stage, the labels stage, targets, collator: what a training step on reports and labels is given."""
     folders = {name: tmp_path / "run" / name for name in ("studies", "labels")}
     studies, _ = build(jpg, folders["studies"])
-    with open_stage(folders["labels"], stage="labels", config=LabelerConfig()) as stage:
-        build_labels(stage, LabelerConfig(), folders["studies"])
+    with open_stage(folders["labels"], stage="labels", config=RulesLabelerConfig()) as stage:
+        build_labels(stage, RulesLabelerConfig(), folders["studies"])
     train = store.load_studies(folders["studies"], "train")
     tokenizer = train_tokenizer([study.report for study in studies.values()] * 2, 320)
     arm = ArmConfig(label_source="explicit", terms=("report", "label"))
@@ -262,7 +262,7 @@ def recipe_with(tmp_path, config):
 
 def test_a_recipe_names_it_and_data_check_reads_it(jpg, tmp_path):
     recipe = recipe_with(tmp_path, jpg)
-    checked = check_data(str(recipe))
+    checked = check_data(str(recipe)).found
     assert checked.counts["studies"] == 5 and checked.counts["images"] == 7 and not checked.leaks
     assert checked.counts["studies_without_label_row"] == 1 and checked.counts["view PA"] == 3
 

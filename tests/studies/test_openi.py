@@ -24,8 +24,8 @@ from kdistill.studies.sources.openi_reports import LeftOut, iter_reports, parse_
 from kdistill.studies.sources.openi_terms import labels_of_terms
 from kdistill.studies.sources.read import read_source
 
+from .batches import SIZE, first_batch, publish
 from .test_dicom import dicom
-from .to_batch import SIZE, first_batch, publish
 
 REPORTS = {
     "1": ("The heart is enlarged. No effusion.", "Cardiomegaly.", ("Cardiomegaly/mild",), ("1_IM-0001-3001",)),

@@ -19,7 +19,7 @@ from kdistill.studies.sources.padchest import TABLES, read_padchest
 from kdistill.studies.sources.padchest_labels import STATED, UNSURE, columns_of, parse_labels
 from kdistill.studies.sources.read import read_source
 
-from .to_batch import SIZE, first_batch, publish
+from .batches import SIZE, first_batch, publish
 
 #: All columns of the table in the README's order, behind the unnamed row number.
 HEADER = [

@@ -17,8 +17,8 @@ from kdistill.studies.sources.read import read_source
 from kdistill.studies.sources.vindr_cxr import read_vindr_cxr
 from kdistill.studies.sources.vindr_votes import tally
 
+from .batches import SIZE, first_batch, publish
 from .test_dicom import dicom
-from .to_batch import SIZE, first_batch, publish
 
 #: Local labels, then global ones, in the order of image_labels_train.csv; the test table says "Other disease".
 LABELS = [
