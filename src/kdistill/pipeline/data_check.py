@@ -135,7 +135,8 @@ def _check(name: str, sources: list[FileSource], images: bool, on_progress: OnPr
             return Checked(found=_shared_patients_only(name, source, error))
     items = [item for table in tables for item in table.studies]
     places = places_of(list(zip(sources, tables, strict=True)))
-    facts = read_images(items, places, on_progress) if images else ImageFacts()
+    chest = all(source.require_chest for source in sources)
+    facts = read_images(items, places, on_progress, require_chest=chest) if images else ImageFacts()
     labels = totals([item.study for item in items])
     near = duplicate_findings(facts)
     smallest = max((source.size_px for source in sources), default=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -17,8 +16,11 @@ from kdistill.errors import InputError
 from kdistill.explain.pictures import png_uri
 from kdistill.pipeline.data_check_places import listed
 from kdistill.records import Study
-from kdistill.studies.images import read_grey, to_square
+from kdistill.studies.decoding import Decoded, DecoderPool
+from kdistill.studies.images import to_square
 from kdistill.studies.near_duplicates import SIDE_PX, fingerprint, near_pairs
+from kdistill.studies.quality.assess import Quality, assess
+from kdistill.studies.quality.summary import quality_warnings
 from kdistill.studies.sources.common import SourceStudy
 
 #: Images of each split on the page, drawn with a fixed seed, and their side.
@@ -26,6 +28,8 @@ SHEET_IMAGES: Final = 24
 _SHEET_PX: Final = 144
 _SEED: Final = 0
 _FEW: Final = 10
+#: Children that decode; what is found does not depend on their number.
+_PROCESSES: Final = 2
 
 
 class SeenImage(NamedTuple):
@@ -49,6 +53,7 @@ class ImageFacts:
     sizes: list[tuple[str, str]] = field(default_factory=list)
     formats: list[tuple[str, str]] = field(default_factory=list)
     shapes: list[tuple[int, int]] = field(default_factory=list)
+    qualities: list[Quality] = field(default_factory=list)
     sheet: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -60,32 +65,41 @@ class DuplicateFindings(NamedTuple):
 
 
 def read_images(
-    items: list[SourceStudy], places: dict[str, str], on_progress: Callable[[int, int], None] | None = None
+    items: list[SourceStudy],
+    places: dict[str, str],
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    require_chest: bool = True,
 ) -> ImageFacts:
-    """Read every image of every study, one after the other; memory is 4 kB an image.
+    """Read every image of every study, in order; memory is 4 kB an image.
 
     Args:
         items: The studies.
         places: Image path -> where it stands in its table.
         on_progress: Called with (done, total).
+        require_chest: As the source's own setting.
     """
     facts = ImageFacts()
     total = sum(len(item.images) for item in items)
     prints = np.empty((total, SIDE_PX, SIDE_PX), dtype=np.uint8)
     on_sheet = _sample(items)
     pictures: dict[str, list[str]] = {}
-    for number, item in enumerate(items):
-        for image in item.images:
+    listed_images = [(number, item, image) for number, item in enumerate(items) for image in item.images]
+    with DecoderPool(_PROCESSES, require_chest=require_chest) as pool:
+        decoded = pool.map(image.path for _, _, image in listed_images)
+        for (number, item, image), found in zip(listed_images, decoded, strict=True):
             facts.count += 1
-            grey = _read(facts, image.path, places[str(image.path)])
+            place = places[str(image.path)]
             if on_progress:
                 on_progress(facts.count, total)
-            if grey is None:
+            if isinstance(found, InputError):
+                _reject(facts, image.path, place, found)
                 continue
-            prints[len(facts.seen)] = fingerprint(grey)
-            _note(facts, item.study, image.path, places[str(image.path)], grey)
+            prints[len(facts.seen)] = fingerprint(found.pixels)
+            facts.qualities.append(assess(found.pixels))
+            _note(facts, item.study, image.path, place, found)
             if number in on_sheet and image is item.images[0]:
-                pictures.setdefault(item.study.split, []).append(png_uri(to_square(grey, _SHEET_PX)))
+                pictures.setdefault(item.study.split, []).append(png_uri(to_square(found.pixels, _SHEET_PX)))
     facts.prints = prints[: len(facts.seen)]
     facts.sheet = {split: tuple(found) for split, found in pictures.items()}
     return facts
@@ -101,20 +115,15 @@ def _sample(items: list[SourceStudy]) -> set[int]:
     return chosen
 
 
-def _read(facts: ImageFacts, path: Path, place: str) -> np.ndarray | None:
-    try:
-        return read_grey(path)
-    except InputError as error:
-        facts.unusable[path.name] = error.what
-        facts.unusable_paths.add(str(path))
-        facts.unusable_places.append(place)
-        return None
+def _reject(facts: ImageFacts, path: Path, place: str, error: InputError) -> None:
+    facts.unusable[path.name] = error.what
+    facts.unusable_paths.add(str(path))
+    facts.unusable_places.append(place)
 
 
-def _note(facts: ImageFacts, study: Study, path: Path, place: str, grey: np.ndarray) -> None:
-    digest = hashlib.sha256(grey.tobytes() + str(grey.shape).encode()).hexdigest()
-    facts.seen.append(SeenImage(study, place, digest))
-    height, width = grey.shape
+def _note(facts: ImageFacts, study: Study, path: Path, place: str, found: Decoded) -> None:
+    facts.seen.append(SeenImage(study, place, found.pixel_sha256))
+    height, width = found.shape
     facts.shapes.append((height, width))
     facts.sizes.append((study.split, f"{width} x {height}"))
     facts.formats.append((study.split, _format(path)))
@@ -194,7 +203,7 @@ def image_warnings(facts: ImageFacts, size_px: int) -> list[str]:
     small = sum(min(shape) < size_px for shape in facts.shapes)
     if small:
         found.append(f"{small} of {len(facts.shapes)} images have a side below the {size_px} pixels of the student")
-    return [*found, *_format_shift(facts)]
+    return [*found, *quality_warnings(facts.qualities), *_format_shift(facts)]
 
 
 def _format_shift(facts: ImageFacts) -> list[str]:

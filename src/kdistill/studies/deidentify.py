@@ -28,7 +28,7 @@ from PIL import Image
 from kdistill.errors import InputError, PolicyError
 from kdistill.records import write_jsonl
 from kdistill.studies.archives import ArchiveLimits, archive_files, is_archive
-from kdistill.studies.images import decode
+from kdistill.studies.decoding import DecoderPool
 from kdistill.studies.layouts import image_files
 from kdistill.studies.released_tags import READ_KEYWORDS, Released, released
 
@@ -109,8 +109,9 @@ def deidentify(
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "images").mkdir(parents=True)
     try:
-        writer = _Writer(temporary, key or secrets.token_bytes(32), burned_in)
-        with _quiet():
+        # What is no chest is refused here, by the closed list of body parts, with a reason of its own.
+        with _quiet(), DecoderPool(require_chest=False) as pool:
+            writer = _Writer(temporary, key or secrets.token_bytes(32), burned_in, pool)
             for number, content in enumerate(_contents(source, limits), start=1):
                 writer.add(number, content)
                 if on_progress:
@@ -160,10 +161,10 @@ def _contents(source: Path, limits: ArchiveLimits | None) -> Iterator[bytes | No
 class _Writer:
     """Decodes, judges and writes one file after the other."""
 
-    def __init__(self, folder: Path, key: bytes, burned_in: BurnedInPolicy) -> None:
+    def __init__(self, folder: Path, key: bytes, burned_in: BurnedInPolicy, pool: DecoderPool) -> None:
         self.rows: list[tuple[dict[str, object], dict[str, object]]] = []
         self.counts: Counter[str] = Counter()
-        self._folder, self._key, self._burned_in = folder, key, burned_in
+        self._folder, self._key, self._burned_in, self._pool = folder, key, burned_in, pool
         self._rejected: list[dict[str, object]] = []
         self._names: set[str] = set()
 
@@ -187,7 +188,7 @@ class _Writer:
         if facts.body_part == "OTHER":
             return "not_the_chest"
         try:
-            pixels = decode(content)
+            pixels = self._pool.read(content).pixels
         except Exception:  # also a fault of ours: a traceback would quote the file, and the rest of the batch is whole
             return _unreadable(is_dicom, syntax)
         return self._write(facts, pixels, sixteen_bits=is_dicom or _has_sixteen_bits(content))
