@@ -126,11 +126,11 @@ def explain(
     film_flags = quality_flags(image, quality, context.config.quality)
     refused = any(flag.code == "implausible_image" for flag in film_flags)
     observations = observation_readings(reading, context)
-    shown = replace(reading, findings="", impression="", rationale="") if refused else reading
-    rationale = rationale_sentences(shown.rationale, context.citations)
     flags = [*film_flags, *_indeterminate(observations)]
     abstained = refused or any(flag.code == "all_indeterminate" for flag in flags)
-    if not refused:
+    shown = replace(reading, findings="", impression="", rationale="") if abstained else reading
+    rationale = rationale_sentences(shown.rationale, context.citations)
+    if not abstained:  # a flag quotes what it objects to, and nothing is stated here
         flags += [
             *rationale_flags(rationale, observations),
             *report_flags(reading, observations, context.labeler),

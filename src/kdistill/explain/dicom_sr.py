@@ -106,9 +106,9 @@ def sr_document(explanation: Explanation, source: Dataset | None) -> Dataset:
     return sr.Comprehensive3DSR(
         evidence=[image],
         content=content[0],
-        series_instance_uid=_uid(explanation.image_sha256, explanation.model, "sr series"),
+        series_instance_uid=_uid(_content_hash(explanation), "sr series"),
         series_number=SR_SERIES,
-        sop_instance_uid=_uid(explanation.image_sha256, explanation.model, "sr"),
+        sop_instance_uid=_uid(_content_hash(explanation), "sr"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=False,
@@ -144,9 +144,9 @@ def overlay_capture(explanation: Explanation, display: NDArray[np.uint8], source
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        series_instance_uid=_uid(explanation.image_sha256, explanation.model, "overlay series"),
+        series_instance_uid=_uid(_content_hash(explanation), "overlay series"),
         series_number=OVERLAY_SERIES,
-        sop_instance_uid=_uid(explanation.image_sha256, explanation.model, "overlay"),
+        sop_instance_uid=_uid(_content_hash(explanation), "overlay"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         patient_orientation=("L", "F"),
@@ -197,10 +197,17 @@ def _referable(source: Dataset) -> Dataset:
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
         if keyword not in image:
             setattr(image, keyword, "")
+    image.decode()
+    image.SpecificCharacterSet = "ISO_IR 192"  # our own words are Unicode, whatever the film's are
     for keyword in ("AccessionNumber", "StudyID", "ReferringPhysicianName"):
         if keyword not in image:
             setattr(image, keyword, "")
     return image
+
+
+def _content_hash(explanation: Explanation) -> str:
+    """What an object's UID hangs on: another answer about the same image is another object."""
+    return hashlib.sha256(explanation.model_dump_json().encode("utf-8")).hexdigest()
 
 
 def _uid(*parts: str) -> str:

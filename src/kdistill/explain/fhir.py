@@ -9,6 +9,7 @@ Sources: HL7 FHIR R4, https://hl7.org/fhir/R4/diagnosticreport.html; HL7, AI Tra
 from __future__ import annotations
 
 import base64
+import hashlib
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -78,7 +79,7 @@ class _Names:
     """Ids of the resources of one explanation."""
 
     def __init__(self, explanation: Explanation) -> None:
-        self._key = f"{explanation.model}\n{explanation.image_sha256}\n{explanation.study_id}"
+        self._key = hashlib.sha256(explanation.model_dump_json().encode("utf-8")).hexdigest()
 
     def id_of(self, part: str) -> str:
         return str(uuid.uuid5(_NAMESPACE, f"{self._key}\n{part}"))
@@ -140,7 +141,6 @@ def _report(
         "category": [_category("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD", "Radiology")],
         "code": codeable(Concept("18748-4", "LN", "Diagnostic imaging study")),
         "issued": recorded.isoformat(),
-        "performer": [names.reference("device")],
         "conclusion": conclusion(explanation),
         "presentedForm": [_attachment(plain_text(explanation))],
     }

@@ -46,10 +46,10 @@ def explanation_page(
             "</header>",
             '<main class="columns">',
             film(explanation, image),
-            observation_list(explanation.observations),
+            "" if explanation.abstained else observation_list(explanation.observations),
             '<div class="words">',
             report_section(explanation),
-            "" if is_refused(explanation) else rationale_section(explanation.rationale),
+            "" if explanation.abstained else rationale_section(explanation.rationale),
             "</div>",
             flag_section(explanation.flags),
             provenance_section(explanation, provenance or {}),
@@ -59,11 +59,6 @@ def explanation_page(
     package = "kdistill.explain"
     title = f"Explanation of {explanation.study_id}"
     return document(title=title, style=asset(package, "page.css"), script=asset(package, "page.js"), body=body)
-
-
-def is_refused(explanation: Explanation) -> bool:
-    """Whether the film was refused, so that there is no report."""
-    return any(flag.code == "implausible_image" for flag in explanation.flags)
 
 
 def headline(explanation: Explanation) -> str:
@@ -99,8 +94,9 @@ def _named(item: ObservationReading) -> str:
 def film(explanation: Explanation, image: NDArray[np.uint8]) -> str:
     """The X-ray with one overlay for each evidence map, and its controls."""
     overlays, captions = [], []
+    shown = () if explanation.abstained else explanation.observations
     first = _first_shown(explanation.observations)
-    for index, item in enumerate(explanation.observations):
+    for index, item in enumerate(shown):
         if item.evidence_map is None:
             continue
         grid = np.asarray(item.evidence_map)
@@ -114,7 +110,10 @@ def film(explanation: Explanation, image: NDArray[np.uint8]) -> str:
             f'<span class="where" data-index="{index}"{hidden}>Evidence for <strong>{text(item.name)}</strong>: '
             f"strongest in the {text(where_peak(grid))}, {peak:.0f} times an equal share.</span>"
         )
-    controls = _controls() if overlays else "<p>This model has no evidence maps: its decoder reads the whole image.</p>"
+    without = (
+        "" if explanation.abstained else "<p>This model has no evidence maps: its decoder reads the whole image.</p>"
+    )
+    controls = _controls() if overlays else without
     return (
         '<section class="film-section" aria-label="X-ray and evidence map"><figure>'
         '<div class="film"><span class="mark" aria-hidden="true">R</span>'
@@ -193,7 +192,7 @@ def _bar(probability: float, threshold: float, state: str) -> str:
 
 def report_section(explanation: Explanation) -> str:
     """Findings and impression as they were generated; of a refused film there are none."""
-    nothing = "(withheld: the film was refused)" if is_refused(explanation) else "(empty)"
+    nothing = "(withheld: the model abstained)" if explanation.abstained else "(empty)"
     findings, impression = explanation.findings or nothing, explanation.impression or nothing
     return (
         '<section aria-labelledby="report-title"><h2 id="report-title">Report</h2><dl class="report">'

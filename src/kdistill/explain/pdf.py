@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ _PAGE: Final = (8.27, 11.69)
 _LEFT, _RIGHT = 0.08, 0.92
 _LINE: Final = 0.0165
 _CHARS: Final = 104
+#: matplotlib's settings belong to the whole process.
+_SETTINGS: Final = threading.Lock()
 _COLOURS: Final = {"present": "#b45f06", "uncertain": "#7a6a00", "absent": "#5a6670"}
 
 
@@ -40,7 +43,7 @@ def explanation_pdf(explanation: Explanation, image: NDArray[np.uint8]) -> bytes
     dates = {"CreationDate": None, "ModDate": None}
     title = {"Title": f"Explanation of {explanation.study_id}", **dates}
     # Type 42 keeps letters letters: they can be searched, copied and read aloud.
-    with rc_context({"pdf.fonttype": 42}), PdfPages(buffer, metadata=title) as pages:
+    with _SETTINGS, rc_context({"pdf.fonttype": 42}), PdfPages(buffer, metadata=title) as pages:
         writer = _Writer(pages, explanation)
         writer.film(image)
         for size, weight, line in _lines(explanation):
@@ -85,7 +88,8 @@ class _Writer:
             axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
             axes.set_title(title, size=7, loc="left")
             axes.axis("off")
-        self._bars()
+        if not self._explanation.abstained:
+            self._bars()
         self._y = 0.675
 
     def _bars(self) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import ClientDisconnect
 
 from kdistill import __version__
 from kdistill.errors import EnvironmentFault, InputError
@@ -120,9 +121,10 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
 
 def _session_of(request: Request, response: Response) -> str:
     """The session of a request; a new one gets its cookie with the answer."""
-    known = request.cookies.get(COOKIE)
-    if known:
-        return known
+    return request.cookies.get(COOKIE) or _new_session(request, response)
+
+
+def _new_session(request: Request, response: Response) -> str:
     session = secrets.token_urlsafe(24)
     response.set_cookie(
         COOKIE, session, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
@@ -180,16 +182,17 @@ def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:
         return SessionState(needs_token=sessions.needs_token, may_ask=may_ask, model=model)
 
     @app.post("/v1/session", tags=["session"], responses=_REFUSALS)
-    def enter(request: Request, session: SessionId) -> SessionState:
+    def enter(request: Request, response: Response) -> SessionState:
         """Show the token once (Authorization: Bearer TOKEN); the session's cookie stands for it from then on."""
-        if not sessions.may_ask(request.headers, session):
+        if not sessions.may_ask(request.headers, request.cookies.get(COOKIE)):
             raise HTTPException(401, "the token is not the right one", {"WWW-Authenticate": "Bearer"})
-        sessions.admit(session)
-        return look(request, session)
+        sessions.admit(_new_session(request, response))  # never a name that somebody else may have planted
+        return SessionState(needs_token=sessions.needs_token, may_ask=True, model=jobs.reader.name)
 
 
 def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPool, samples: Samples | None) -> None:
     metrics = _Metrics(jobs)
+    uploading = 0  # images on their way in; they count as waiting, or memory would have no bound
 
     def found(job_id: str, session: str) -> Job:
         job = jobs.find(job_id, session)
@@ -210,6 +213,7 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPoo
     accepted: dict[int | str, dict[str, Any]] = {
         **_REFUSALS,
         400: {"description": "No image, or a form that is torn."},
+        408: {"description": "The image took too long to arrive."},
         413: {"description": "Larger than allowed."},
         415: {"description": "No image that is read here; the reason is given."},
         429: {"description": "Too many images wait; see Retry-After."},
@@ -223,16 +227,25 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPoo
     @app.post("/v1/explain", status_code=202, tags=["explain"], responses=accepted, openapi_extra=upload)
     async def send(request: Request, response: Response, session: SessionId) -> JobStatus:
         """Send one chest radiograph (DICOM, PNG or JPEG); the answer says where to ask for the result."""
-        if jobs.num_waiting >= config.max_waiting:
+        nonlocal uploading
+        if jobs.num_waiting + uploading >= config.max_waiting:
             raise _busy()
-        data = await read_upload(request, config.max_upload_mb * 1_000_000)
+        uploading += 1
         try:
+            async with asyncio.timeout(config.deadline_s):
+                data = await read_upload(request, config.max_upload_mb * 1_000_000)
             image = await asyncio.to_thread(image_of, UPLOADED, data, jobs.reader.size_px, pool)
+        except TimeoutError:
+            raise HTTPException(408, "the image took too long to arrive", {"Connection": "close"}) from None
+        except ClientDisconnect:
+            raise HTTPException(400, "broken off") from None
         except InputError as error:
             metrics.requests.labels("unreadable").inc()
             raise HTTPException(
                 415, f"The file {error.what}." + (f" {error.remedy}" if error.remedy else "")
             ) from error
+        finally:
+            uploading -= 1
         return queued(session, image, response)
 
     @app.get("/v1/jobs/{job_id}", tags=["explain"], responses=_MISSING)

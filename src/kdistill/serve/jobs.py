@@ -27,6 +27,7 @@ from kdistill.serve.config import ServeConfig
 logger = logging.getLogger(__name__)
 
 JobStage = Literal["waiting", "reading", "done", "failed", "expired"]
+_FORGET_EVERY_S: Final = 30.0
 ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
 
 
@@ -89,8 +90,10 @@ class Jobs:
         """Queue an image.
 
         Raises:
-            QueueFull: Too many wait.
+            QueueFull: Too many wait, or nothing reads any more.
         """
+        if not self.is_alive:
+            raise QueueFull
         job = Job(secrets.token_urlsafe(16), session, image, self._clock(), datetime.now(UTC))
         with self._lock:
             try:
@@ -106,7 +109,7 @@ class Jobs:
         with self._lock:
             self._forget()
             job = self._jobs.get(job_id)
-        return job if job is not None and secrets.compare_digest(job.session, session) else None
+        return job if job is not None and secrets.compare_digest(job.session.encode(), session.encode()) else None
 
     def delete(self, job_id: str, session: str) -> bool:
         """Forget a job of this session now; whether there was one."""
@@ -118,7 +121,12 @@ class Jobs:
 
     def close(self) -> None:
         """Let the reading thread end after the images that wait."""
-        self._waiting.put(None)
+        while self._thread.is_alive():
+            try:
+                self._waiting.put(None, timeout=0.1)
+                break
+            except queue.Full:
+                continue
         self._thread.join()
 
     def _forget(self) -> None:
@@ -138,7 +146,15 @@ class Jobs:
 
     def _batches(self) -> Iterator[list[Job]]:
         """What waits, at most a batch at a time; ends at the mark that `close` leaves."""
-        while (job := self._waiting.get()) is not None:
+        while True:
+            try:
+                job = self._waiting.get(timeout=_FORGET_EVERY_S)
+            except queue.Empty:  # results are deleted in time, whether anybody asks or not
+                with self._lock:
+                    self._forget()
+                continue
+            if job is None:
+                return
             batch = [job]
             while len(batch) < self.config.batch_size:
                 try:
@@ -159,12 +175,16 @@ class Jobs:
             for job, reading in zip(jobs, readings, strict=True):
                 job.explanation = explain_image(job.image, reading, self.context)
                 self._end(job, "done")
-        except Exception:
-            # One image must not end the service, and no detail of it may reach a log.
-            logger.exception("reading a batch of %d images failed", len(jobs))
-            for job in jobs:
-                if job.stage not in ENDED:
+        except BaseException as error:  # a panic of a Rust library is no Exception, and must not end the thread
+            # No detail of an image may reach a log.
+            logger.error("reading a batch of %d images failed (%s)", len(jobs), type(error).__name__)
+            left = [job for job in jobs if job.stage not in ENDED]
+            if len(jobs) == 1:
+                for job in left:
                     self._end(job, "failed")
+            else:  # one image must not cost the others of its batch
+                for job in left:
+                    self._read([job])
 
     def _end(self, job: Job, stage: JobStage) -> None:
         job.stage = stage

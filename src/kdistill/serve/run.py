@@ -56,10 +56,19 @@ def serve_run(
     jobs = Jobs(reader, load_context(run_dir, reader.name, reader.thresholds), config)
     studies = run_dir / "studies"
     app = create_app(jobs, config, Samples(studies) if studies.is_dir() else None)
-    # Access logs would hold addresses of readers; the idle timeout ends sockets that never send.
-    server = uvicorn.Server(
-        uvicorn.Config(app, config.host, config.port, log_level="warning", access_log=False, timeout_keep_alive=10)
+    from kdistill.serve.sockets import ImpatientProtocol
+
+    settings_of_server = uvicorn.Config(
+        app,
+        config.host,
+        config.port,
+        http=ImpatientProtocol,
+        log_level="warning",
+        access_log=False,  # it would hold addresses of readers
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=30,
     )
+    server = uvicorn.Server(settings_of_server)
     announce(f"{reader.name}: http://{config.host}:{config.port} (Ctrl-C ends it; research use only)")
     try:
         server.run()

@@ -101,12 +101,18 @@ def is_cross_site(headers: Headers) -> bool:
     origin = headers.get("origin")
     if headers.get("sec-fetch-site") == "cross-site":
         return True
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    try:
+        return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    except ValueError:
+        return True
 
 
 def _names_this_machine(headers: Headers) -> bool:
     """Without a token only names of this machine are answered: another site's name could point here (DNS rebinding)."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname
+    except ValueError:
+        return False
     return host is not None and is_loopback(host)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import numpy as np
 from kdistill.errors import InputError
 from kdistill.studies import luts
 from kdistill.studies.codecs import NATIVE, SYNTAXES, Frame, clean_uid, decode_frame
-from kdistill.studies.dicom_file import BIG_ENDIAN, DicomBytes, open_dicom
+from kdistill.studies.dicom_file import BIG_ENDIAN, DicomBytes, looks_like_dicom, open_dicom
 from kdistill.studies.dicom_policy import code, what_it_shows
 from kdistill.studies.film import LOSSY_COLOUR, MAX_PIXELS, Film, Note
 
@@ -64,7 +65,7 @@ def decode_dicom(data: bytes, *, require_chest: bool = True) -> Film:
             compressed in a way that needs an extra (named), multi-frame, in colour, or no chest radiograph.
     """
     try:
-        with _quiet():
+        with quiet_pydicom():
             return _decode(data, require_chest)
     except InputError:
         raise
@@ -88,11 +89,15 @@ def dicom_header(data: bytes) -> Any | None:
     """
     import pydicom
 
-    if data[128:132] != b"DICM":
+    if not looks_like_dicom(data):
         return None
     try:
-        with _quiet():
-            return pydicom.dcmread(io.BytesIO(open_dicom(data).data), stop_before_pixels=True)
+        with quiet_pydicom():
+            dataset = pydicom.dcmread(io.BytesIO(open_dicom(data).data), stop_before_pixels=True)
+            for element in list(dataset):  # a private block of megabytes would be kept as long as a result is
+                if element.tag.is_private or element.VR in ("OB", "OW", "UN"):
+                    del dataset[element.tag]
+            return dataset
     except InputError:
         raise
     except Exception as error:  # FAULTS 15
@@ -115,7 +120,7 @@ def read_header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     try:
-        with _quiet():
+        with quiet_pydicom():
             syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
             if syntax == DeflatedExplicitVRLittleEndian:
                 raise InputError("is a deflated DICOM file: its header is not read", where=path.name)
@@ -138,18 +143,23 @@ def is_compressed_dicom(data: bytes) -> bool:
         return False
 
 
+#: The level of a logger and the filters of warnings belong to the whole process.
+_QUIET: Final = threading.RLock()
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_pydicom() -> Iterator[None]:
     """pydicom warns and logs with values in the text, which may be a patient's; what matters is checked here."""
     logger = logging.getLogger("pydicom")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
+    with _QUIET:
+        before = logger.level
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logger.setLevel(before)
 
 
 def _decode(data: bytes, require_chest: bool) -> Film:

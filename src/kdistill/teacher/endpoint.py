@@ -66,7 +66,10 @@ class EndpointGenerator:
         self._endpoint, self._rationales, self._pause = endpoint, rationales, pause
         self._instruction, self._schema = instruction, schema
         headers = {"Authorization": f"Bearer {_key(endpoint)}"} if endpoint.api_key_env else {}
-        self._client = httpx.Client(headers=headers, timeout=endpoint.timeout_s, follow_redirects=False)
+        # A proxy of the environment is another machine too, and httpx would use it for loopback.
+        self._client = httpx.Client(
+            headers=headers, timeout=endpoint.timeout_s, follow_redirects=False, trust_env=endpoint.allow_remote
+        )
         self._path, self._lock = answers_path, threading.Lock()
         self._answers: dict[str, str] = {}
         self._served: str | None = None
@@ -90,7 +93,7 @@ class EndpointGenerator:
             if key in self._answers:
                 return self._answers[key]
         served, answer = _parsed(self._ask(body))
-        self._keep(key, served or self._endpoint.model, answer)
+        self._keep(key, served, answer)
         return answer
 
     def _request(self, prompt: str, attempt: int) -> dict[str, Any]:
@@ -124,7 +127,7 @@ class EndpointGenerator:
             wait_s = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
             try:
                 with self._client.stream("POST", url, json=body) as answer:
-                    content = _limited(answer)
+                    content = _limited(answer, time.monotonic() + self._endpoint.timeout_s)
                     if answer.status_code == 200:
                         return content
                     self._refuse(answer.status_code, content)
@@ -150,15 +153,17 @@ class EndpointGenerator:
             "no JSON schema: rationales.endpoint.response_format=json_object.",
         )
 
-    def _keep(self, key: str, served: str, answer: str) -> None:
+    def _keep(self, key: str, served: str | None, answer: str) -> None:
         with self._lock:
             self._require_same(served)
             self._answers[key] = answer
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "model": served, "answer": answer}, ensure_ascii=False) + "\n")
+                file.write(json.dumps({"key": key, "model": served, "answer": answer}) + "\n")
 
-    def _require_same(self, served: str) -> None:
+    def _require_same(self, served: str | None) -> None:
+        if served is None:  # a body that was no answer names nobody
+            return
         if self._served is None:
             self._served = served
         if served != self._served:
@@ -172,7 +177,11 @@ class EndpointGenerator:
         """Answers of an earlier attempt of this stage; a line that a kill cut short is asked for again."""
         if not self._path.is_file():
             return
-        for line in self._path.read_text(encoding="utf-8").splitlines():
+        text = self._path.read_text(encoding="utf-8", errors="replace")
+        if text and not text.endswith("\n"):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in text.split("\n"):
             try:
                 kept = json.loads(line)
                 key, served, answer = kept["key"], kept["model"], kept["answer"]
@@ -203,10 +212,12 @@ def _key(endpoint: EndpointConfig) -> str:
     return os.environ[name]
 
 
-def _limited(answer: httpx.Response) -> bytes:
+def _limited(answer: httpx.Response, deadline: float) -> bytes:
     content = b""
     for part in answer.iter_bytes():
         content += part
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout("took longer than timeout_s")
         if len(content) > MAX_BODY_BYTES:
             return b""
     return content

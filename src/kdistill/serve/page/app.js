@@ -73,7 +73,9 @@
   }
 
   async function reveal(sample) {
+    const turn = latest;
     const known = await ask(`/v1/samples/${sample}/truth`);
+    if (turn !== latest) return;
     const names = known.present === null ? "not known" : known.present.join(", ") || "nothing";
     at("truth").textContent = `Present: ${names}.\nReport: ${known.report || "none"}`;
     at("truth").hidden = false;
@@ -81,7 +83,9 @@
   }
 
   async function forget(job) {
+    const turn = latest;
     await ask(`/v1/results/${job.id}`, { method: "DELETE" });
+    if (turn !== latest) return;
     close();
     press(null);
     at("stages").replaceChildren();
