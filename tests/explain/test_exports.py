@@ -26,6 +26,7 @@ from kdistill.explain.codes import OBSERVATION_CONCEPTS, SCHEME_URIS
 from kdistill.explain.dicom_sr import overlay_capture, shown_finding, sr_document
 from kdistill.explain.explanation import NOTICE, Explanation
 from kdistill.explain.fhir import fhir_bundle
+from kdistill.explain.page import explanation_page
 from kdistill.explain.pdf import explanation_pdf
 from kdistill.explain.reading import Reading
 from kdistill.explain.regions import evidence_box
@@ -252,3 +253,43 @@ def test_the_pdf_carries_the_notice_on_every_page(explanation: Explanation, sile
     assert "Left pleural effusion." in pages[-1] and "frac" in pages[0]
     (page,) = pdf_pages(explanation_pdf(silent, radiograph()))
     assert "abstained" in page and "Left pleural effusion" not in page
+
+
+def test_who_abstains_shows_no_reading_on_paper_or_page(silent: Explanation, context: ExplanationContext) -> None:
+    reading = a_reading()
+    unsure = replace(reading, probabilities=np.full_like(reading.probabilities, 0.5), rationale="An effusion is here.")  # type: ignore[arg-type]
+    undecided = explain("s1", radiograph(), unsure, context)
+    assert undecided.abstained and not undecided.findings and not undecided.rationale
+    for one in (silent, undecided):
+        paper, page = " ".join(pdf_pages(explanation_pdf(one, radiograph()))), explanation_page(one, radiograph())
+        for shown in (paper, page, json.dumps(fhir_bundle(one, recorded=NOW))):
+            assert "0.93" not in shown and "effusion" not in shown.lower()
+        assert 'class="overlay"' not in page and 'id="observations"' not in page
+
+
+@pytest.mark.parametrize("charset", [None, "ISO_IR 100", ["", "ISO 2022 IR 87"]])
+def test_our_words_survive_the_films_character_set(explanation: Explanation, charset: object) -> None:
+    spoken = explanation.model_copy(update={"impression": "Effusion ≥ 2 cm – “small”"})
+    source = film() if charset is None else film(SpecificCharacterSet=charset, PatientName="Mueller^Eva")
+    back = written_and_read(sr_document(spoken, source))
+    assert "Effusion ≥ 2 cm – “small”" in json.dumps(back.to_json_dict(), ensure_ascii=False)
+
+
+def test_an_odd_header_costs_its_own_image_only(tmp_path: Path, context: ExplanationContext) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, changes in (("a", {}), ("b", {"PatientBirthDate": "19990101"}), ("c", {})):
+        saved(film(**changes), folder / f"{name}.dcm")
+    odd = folder / "b.dcm"
+    odd.write_bytes(odd.read_bytes().replace(b"19990101", b"unknown "))
+    out = tmp_path / "out"
+    found = list(explain_files([folder], FixedReader(a_reading()), context, out_dir=out, formats=("dicom-sr",)))
+    assert [bool(outcome.files) for outcome in found] == [True, False, True]
+    assert "unknown" not in (out / "rejected.jsonl").read_text()
+
+
+def test_another_answer_about_the_same_image_is_another_object(explanation: Explanation, silent: Explanation) -> None:
+    source = film()
+    assert sr_document(explanation, source).SOPInstanceUID != sr_document(silent, source).SOPInstanceUID
+    other = explanation.model_copy(update={"quality_policy": "off"})
+    assert fhir_bundle(explanation, recorded=NOW)["id"] != fhir_bundle(other, recorded=NOW)["id"]

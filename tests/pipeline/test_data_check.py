@@ -106,7 +106,7 @@ def test_two_images_of_one_study_are_no_duplicates(folder):
 def test_missing_files_are_counted_with_their_lines(folder):
     rows = [row(n) for n in range(4)]
     found = check_data(folder(rows, {1: None, 2: np.zeros((50, 50), dtype=np.uint8)})).found
-    assert found.counts["images unusable"] == 2 and set(found.unusable) == {"1.png", "2.png"}
+    assert found.counts["images unusable"] == 2 and set(found.unusable) == {"studies.csv line 3", "studies.csv line 4"}
     assert "2 of 4 images are missing or cannot be used: studies.csv lines 3, 4" in texts(found)
     assert "a run would stop: 2 of 4 studies" in texts(found)
 

@@ -28,7 +28,7 @@ from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import INDEX, NUM_OBSERVATIONS
 from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
-from kdistill.serve.jobs import Jobs
+from kdistill.serve.jobs import Jobs, QueueFull
 from kdistill.serve.run import serve_run
 from kdistill.studies.decoding import DecoderPool
 
@@ -47,9 +47,12 @@ class Telling:
     def __init__(self) -> None:
         self.go, self.fail, self.batches = threading.Event(), False, list[int]()
         self.go.set()
+        self.refused: np.ndarray | None = None
 
     def read(self, images: np.ndarray) -> Sequence[Reading]:
         self.go.wait(10)
+        if self.refused is not None and any(np.array_equal(image, self.refused) for image in images):
+            raise RuntimeError("cannot bear it")
         self.batches.append(len(images))
         if self.fail:
             self.fail = False
@@ -355,3 +358,44 @@ def test_not_ready_once_the_reading_thread_has_ended(reader: Telling, clock: Clo
 def test_an_open_address_needs_a_token(tmp_path: object) -> None:
     with pytest.raises(PolicyError, match="can be reached from other machines"):
         serve_run(tmp_path, {"host": "0.0.0.0"}, announce=print)  # type: ignore[arg-type]
+
+
+def test_one_image_that_the_model_cannot_bear_costs_no_other(client: TestClient, reader: Telling) -> None:
+    poison = decoded(png(7)).pixels
+    reader.refused = poison
+    reader.go.clear()
+    first = client.post("/v1/explain", content=png(0)).json()
+    while client.get(f"/v1/jobs/{first['id']}").json()["stage"] != "reading":
+        time.sleep(0.01)
+    batch = [client.post("/v1/explain", content=png(seed)).json() for seed in (7, 1)]
+    reader.go.set()
+    assert [wait(client, job)["stage"] for job in (first, *batch)] == ["done", "failed", "done"]
+
+
+def test_a_planted_session_is_not_admitted(locked: TestClient) -> None:
+    locked.cookies.set("kdistill_session", "planted")
+    assert locked.post("/v1/session", headers={"authorization": f"Bearer {TOKEN}"}).headers["set-cookie"]
+    locked.cookies.clear()
+    locked.cookies.set("kdistill_session", "planted")
+    assert locked.get("/v1/samples").status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{"host": "["}, {"origin": "http://["}])
+def test_headers_that_are_none_are_refused(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.get("/v1/samples", headers=headers).status_code == 403
+
+
+def test_closing_ends_although_the_queue_is_full(reader: Telling, clock: Clock) -> None:
+    config = ServeConfig(max_waiting=1)
+    jobs = Jobs(reader, context(), config, clock=clock)
+    reader.go.clear()
+    jobs.submit("s", decoded(png()))
+    deadline = time.monotonic() + 10
+    while jobs.num_waiting and time.monotonic() < deadline:
+        time.sleep(0.01)
+    jobs.submit("s", decoded(png(1)))
+    threading.Timer(0.3, reader.go.set).start()
+    jobs.close()
+    assert not jobs.is_alive
+    with pytest.raises(QueueFull):
+        jobs.submit("s", decoded(png(2)))

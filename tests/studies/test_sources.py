@@ -104,7 +104,12 @@ def test_all_mistakes_of_a_table_are_named_with_their_lines(folder):
     with pytest.raises(InputError) as caught:
         read_folder(folder(rows))
     text = str(caught.value)
-    for part in ("line 2: Edema: label '2'", "line 5: split 'dev'", "line 6: study_id", "line 7: image_path leads out"):
+    for part in (
+        "line 2: Edema: label '2'",
+        "line 5: split is not train",
+        "line 6: study_id",
+        "line 7: image_path leads out",
+    ):
         assert part in text
 
 
@@ -206,3 +211,13 @@ def test_combined_sources_share_no_patient(shared_data, tmp_path):
         patients.setdefault(study.patient_id, set()).add(study.split)
     assert all(len(splits) == 1 for splits in patients.values())
     assert counts["rejected_note_describes_ct"] >= 20
+
+
+def test_sources_whose_ids_meet_are_refused(tmp_path, folder):
+    first = folder([row(n) for n in range(4)])
+    twice = CombinedStudies(sources=(first, first.model_copy(update={"size_px": 32})))
+    with (
+        pytest.raises(InputError, match="stand for more than one study"),
+        open_stage(tmp_path / "stage", stage="studies", config=twice) as stage,
+    ):
+        build_studies(stage, twice)

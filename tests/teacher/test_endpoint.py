@@ -135,3 +135,33 @@ def test_the_key_comes_from_the_environment(server: Server, tmp_path: Path, monk
 def test_a_recipe_without_a_model_is_refused() -> None:
     with pytest.raises(ValueError, match="endpoint"):
         RationalesConfig(writer="endpoint")
+
+
+def test_a_torn_answer_names_no_model(server: Server, tmp_path: Path) -> None:
+    """The server knows the asked alias by a longer name; a body that is no answer in between changes nothing."""
+    answers: list[Reply] = [
+        (200, completion("a", "big-2026"), {}),
+        (200, b"torn", {}),
+        (200, completion("b", "big-2026"), {}),
+    ]
+    server.replies = lambda n, body: answers[n - 1]
+    made = generator(server, tmp_path / "a.jsonl", parallel=1)
+    assert [made.generate([prompt], 0)[0][:1] for prompt in "xyz"] == ["{", "", "{"]
+
+
+def test_answers_of_any_letters_are_kept_after_any_kill(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    server.replies = lambda n, body: (200, completion("sinks\u2028low \ud83d"), {})
+    generator(server, path).generate(["x"], 0)
+    with path.open("ab") as file:
+        file.write('{"key": "é'.encode()[:-1])  # a kill inside a letter
+    generator(server, path).generate(["y"], 0)
+    assert generator(server, path).generate(["x", "y"], 0) and len(server.asked) == 2
+
+
+def test_no_proxy_of_the_environment_sees_a_report(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert generator(server, tmp_path / "a.jsonl").generate(["x"], 0) and len(server.asked) == 1

@@ -39,7 +39,7 @@ class DataCheck(Record):
     counts: dict[str, int]
     leaks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    unusable: dict[str, str] = Field(default={}, description="Image file -> why it cannot be used (at most 50).")
+    unusable: dict[str, str] = Field(default={}, description="Where it stands -> why it cannot be used (at most 50).")
     totals: Totals = Field(default={}, description="split -> observation -> studies labelled 1, 0, -1 and null.")
     views: Table = Field(default={}, description="split -> view -> studies.")
     formats: Table = Field(default={}, description="split -> file format and bit depth -> images.")
@@ -146,6 +146,7 @@ def _check(name: str, sources: list[FileSource], images: bool, on_progress: OnPr
         counts=_counts(tables, items, facts),
         leaks=_at_most([*_patient_leaks(items, places), *near.leaks]),
         warnings=(
+            *_twice_warnings(items),
             *_split_warnings(items),
             *report_warnings(items, places),
             *label_warnings(items, places, labels),
@@ -164,6 +165,11 @@ def _check(name: str, sources: list[FileSource], images: bool, on_progress: OnPr
     return Checked(found=found, sheet=facts.sheet)
 
 
+def _twice_warnings(items: list[SourceStudy]) -> list[str]:
+    twice = len(items) - len({item.study.study_id for item in items})
+    return [f"{twice} study_ids stand for more than one study: a run refuses them"] if twice else []
+
+
 def _check_loose(name: str, folder: Path, on_progress: OnProgress) -> Checked:
     """Images without a table: what can be said of the files alone."""
     items = loose_images(folder)
@@ -172,7 +178,7 @@ def _check_loose(name: str, folder: Path, on_progress: OnProgress) -> Checked:
     near = duplicate_findings(facts)
     found = DataCheck(
         source=name,
-        counts={"images": facts.count, "images unusable": len(facts.unusable)},
+        counts={"images": facts.count, "images unusable": len(facts.unusable_places)},
         warnings=(
             "no table: patients, splits, labels and reports are not known, so leaks cannot be looked for",
             *near.warnings,
@@ -196,7 +202,7 @@ def _counts(tables: list[SourceTable], items: list[SourceStudy], facts: ImageFac
         counts[f"patients {split}"] = len({study.patient_id for study in here})
     counts.update(f"view {item.study.view_position or 'unknown'}" for item in items)
     counts["images"] = facts.count
-    counts["images unusable"] = len(facts.unusable)
+    counts["images unusable"] = len(facts.unusable_places)
     return dict(counts)
 
 

@@ -116,7 +116,8 @@ def _sample(items: list[SourceStudy]) -> set[int]:
 
 
 def _reject(facts: ImageFacts, path: Path, place: str, error: InputError) -> None:
-    facts.unusable[path.name] = error.what
+    shown = place if place not in facts.unusable else f"{place}, image {facts.count}"
+    facts.unusable[shown] = error.what  # by its place: a file's name may hold a patient's
     facts.unusable_paths.add(str(path))
     facts.unusable_places.append(place)
 

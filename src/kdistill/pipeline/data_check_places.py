@@ -34,6 +34,8 @@ def _lines(source: FileSource) -> dict[str, str]:
     match source:
         case FolderStudies():
             table, column = "studies.csv", "image_path"
+        case NihStudies() if not (Path(source.path) / "labels.csv").is_file():
+            return {}  # the official download
         case NihStudies():
             table, column = "labels.csv", "image"
         case CovidNotesStudies():

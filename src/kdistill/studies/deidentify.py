@@ -51,8 +51,13 @@ Reason = Literal[
     "compressed_pixels_unreadable",
     "burned_in_text_stated",
     "not_the_chest",
+    "not_a_radiograph",
     "same_pixels_as_another",
 ]
+
+
+#: Modalities of films, and of captures that may be films; "" where there is no header or it says nothing.
+_RADIOGRAPHS: Final = frozenset({"", "CR", "DX", "DR", "RG", "OT", "SC"})
 
 
 class Outcome(NamedTuple):
@@ -187,6 +192,8 @@ class _Writer:
             return "burned_in_text_stated"
         if facts.body_part == "OTHER":
             return "not_the_chest"
+        if facts.modality not in _RADIOGRAPHS:  # as a PNG nothing could tell a CT slice from a film
+            return "not_a_radiograph"
         try:
             pixels = self._pool.read(content).pixels
         except Exception:  # also a fault of ours: a traceback would quote the file, and the rest of the batch is whole

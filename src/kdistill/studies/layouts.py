@@ -16,6 +16,8 @@ _MAX_LOOKED_AT: Final = 2000
 #: Tables by which a known layout is recognised: name -> (columns that it has, kind).
 _KNOWN: Final = {
     "labels.csv": (frozenset(["image", "Image Index", "Finding Labels"]), "nih_cxr14"),
+    "Data_Entry_2017_v2020.csv": (frozenset(["Image Index", "Finding Labels"]), "nih_cxr14"),
+    "Data_Entry_2017.csv": (frozenset(["Image Index", "Finding Labels"]), "nih_cxr14"),
     "metadata.csv": (frozenset(["image", "patientid", "clinical_notes"]), "covid_notes"),
 }
 _STUDY: Final = ("study_id", "studyid", "study", "accession", "image_id", "imageid")

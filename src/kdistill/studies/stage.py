@@ -24,7 +24,14 @@ from kdistill.studies.config import (
 from kdistill.studies.decoding import Decoded, DecoderPool
 from kdistill.studies.image_appender import ImageAppender
 from kdistill.studies.images import box_mask
-from kdistill.studies.sources.common import PixelBox, SourceImage, SourceStudy, frontal_first, with_images
+from kdistill.studies.sources.common import (
+    PixelBox,
+    SourceImage,
+    SourceStudy,
+    frontal_first,
+    refuse_confused,
+    with_images,
+)
 from kdistill.studies.sources.read import read_source
 
 logger = logging.getLogger(__name__)
@@ -60,6 +67,7 @@ def build_studies(
 
 def _build_files(stage: StageWriter, sources: tuple[FileSource, ...], processes: int, on_progress: OnProgress) -> None:
     tables = [read_source(source) for source in sources]
+    refuse_confused([item.study for table in tables for item in table.studies])
     total, done = sum(len(table.studies) for table in tables), 0
     with _StudyWriter(stage, sources[0].size_px) as writer:
         for source, table in zip(sources, tables, strict=True):
@@ -67,13 +75,13 @@ def _build_files(stage: StageWriter, sources: tuple[FileSource, ...], processes:
                 writer.reject(name, reason)
             for name, count in table.counts.items():
                 stage.count(name, count)
-            before = len(writer.studies)
+            before = len(writer.studies) + writer.not_frontal  # a lateral film is left out, not unusable
             for item, images, masks in _decoded(table.studies, source, processes):
                 writer.add(item, images, masks, source)
                 done += 1
                 if on_progress:
                     on_progress(done, total)
-            _refuse_too_many(source, len(table.studies), len(writer.studies) - before)
+            _refuse_too_many(source, len(table.studies), len(writer.studies) + writer.not_frontal - before)
         writer.refuse_shared_pixels()
         writer.publish()
 
@@ -122,6 +130,7 @@ class _StudyWriter:
         self.studies: list[Study] = []
         self.truths: list[Truth] = []
         self.rejected: list[dict[str, object]] = []
+        self.not_frontal = 0
         self._stage = stage
         self._images = ImageAppender(stage.dir / store.IMAGES, size_px)
         self._masks = ImageAppender(stage.dir / store.MASKS, size_px)
@@ -158,6 +167,7 @@ class _StudyWriter:
             return
         if source.frontal_only and all(listed.is_frontal is False for listed, _ in usable):
             self.reject(item.images[0].path.name, "view_not_frontal")
+            self.not_frontal += 1
             return
         rows = [self._append(found, item.study) for _, found in usable]
         self._note_study(item, [listed for listed, _ in usable], rows, source)
@@ -201,8 +211,11 @@ class _StudyWriter:
             rows[name] = self._masks.append(box_mask(boxes, shape, size_px))
         for name, found in masks.items():
             if isinstance(found, InputError):
-                raise found
-            rows[name] = self._masks.append((found.pixels > 127).astype(np.uint8))
+                self._stage.count("masks_unusable")
+                logger.warning("left a mask out: %s", found.what)
+                continue
+            # Some tools write 0 and 255, most segmentation tools 0 and 1.
+            rows[name] = self._masks.append((2 * found.pixels.astype(np.int64) > found.pixels.max()).astype(np.uint8))
         return Truth(study_id=item.study.study_id, truth=item.truth, masks=rows, sides=item.sides)
 
     def refuse_shared_pixels(self) -> None:

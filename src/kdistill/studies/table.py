@@ -7,6 +7,7 @@ import csv
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
@@ -32,6 +33,9 @@ _STATES: Final[dict[str, LabelState]] = {
     "-1.0": -1,
     "nan": None,
 }
+
+
+_NUMBER: Final = re.compile(r"[-+0-9.]{1,6}")
 
 
 class Problems:
@@ -175,7 +179,8 @@ def parse_state(value: str) -> LabelState:
     try:
         return _STATES[value.strip().lower()]
     except KeyError:
-        raise ValueError(f"label {value!r} is not 1, 0, -1 or empty") from None
+        shown = f" {value!r}" if _NUMBER.fullmatch(value) else ""  # anything longer may be a name out of its column
+        raise ValueError(f"label{shown} is not 1, 0, -1 or empty") from None
 
 
 def split_of(patient_id: str, *, validate_share: float, test_share: float) -> Split:

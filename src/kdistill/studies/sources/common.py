@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from kdistill.errors import PolicyError
+from kdistill.errors import InputError, PolicyError
 from kdistill.records import Side, Split, Study, StudyImage
 from kdistill.studies.config import ImageSource
 from kdistill.studies.table import split_of
@@ -145,6 +145,23 @@ def refuse_patients_in_two(parts: Iterable[tuple[str, str]], what: str, remedy: 
             f"{shared} patients stand in more than one {what}: the test would be of patients already seen",
             remedy=remedy,
         )
+
+
+def refuse_confused(studies: list[Study]) -> None:
+    """Refuse studies of several sources that could be taken for one another: everything later goes by their ids.
+
+    Raises:
+        InputError: A study_id stands for more than one study.
+        PolicyError: A patient_id stands in more than one split.
+    """
+    twice = len(studies) - len({study.study_id for study in studies})
+    if twice:
+        raise InputError(
+            f"{twice} study_ids stand for more than one study",
+            where="studies",
+            remedy="Make study_id unique over all sources, for example with the source's name in front.",
+        )
+    refuse_shared_patients(studies)
 
 
 def with_images(study: Study, images: list[SourceImage], rows: list[int], folder: Path) -> Study:

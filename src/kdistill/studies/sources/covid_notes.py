@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from kdistill.records import Study
 from kdistill.studies.config import CovidNotesStudies
 from kdistill.studies.sources.common import SourceImage, SourceStudy, SourceTable, is_frontal
-from kdistill.studies.table import cell, read_rows, split_of
+from kdistill.studies.table import Problems, cell, read_rows, split_of
 
 #: CT findings are not findings of the radiograph beside them.
 _ABOUT_CT: Final = re.compile(r"\bH?R?CTs?\b|\bCT[- ]?scan|tomograph", re.IGNORECASE)
@@ -25,7 +26,11 @@ def read_covid_notes(config: CovidNotesStudies) -> SourceTable:
     """
     folder = Path(config.path)
     table = SourceTable([])
+    problems = Problems("metadata.csv")
     for line, row in read_rows(folder / "metadata.csv", ("image", "patientid", "clinical_notes")):
+        if not row["image"] or not row["patientid"] or os.path.normpath(row["image"]).startswith(("..", "/")):
+            problems.add(line, "image and patientid must not be empty, and the image must lie in the folder")
+            continue
         note = row["clinical_notes"]
         reason = _reason_to_leave(note, row.get("view", ""))
         if reason:
@@ -44,6 +49,7 @@ def read_covid_notes(config: CovidNotesStudies) -> SourceTable:
             findings=note,
         )
         table.studies.append(SourceStudy(study, [SourceImage(folder / row["image"], study.view_position)]))
+    problems.raise_if_any("Mend these lines of the table.")
     return table
 
 

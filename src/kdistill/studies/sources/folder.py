@@ -35,8 +35,10 @@ def read_folder(config: FolderStudies) -> SourceTable:
         study_id = row["study_id"]
         if not study_id or not row["patient_id"] or not row["image_path"]:
             problems.add(line, "study_id, patient_id and image_path must not be empty")
-        elif os.path.normpath(row["image_path"]).startswith(("..", "/")):  # links that the user made may lead out
+        elif _leads_out(row["image_path"]):  # links that the user made may lead out
             problems.add(line, "image_path leads out of the folder")
+        elif any(key.startswith("mask:") and _leads_out(value) for key, value in row.items()):
+            problems.add(line, "a mask leads out of the folder")
         elif study_id in found:
             _add_image(found[study_id], first_row[study_id], row, folder, line, problems)
         else:
@@ -46,6 +48,10 @@ def read_folder(config: FolderStudies) -> SourceTable:
     problems.raise_if_any("Mend these lines of the table.")
     refuse_shared_patients([item.study for item in found.values()])
     return SourceTable(list(found.values()))
+
+
+def _leads_out(name: str) -> bool:
+    return bool(name) and os.path.normpath(name).startswith(("..", "/"))
 
 
 def _add_image(
@@ -72,7 +78,7 @@ def _folder_study(
     count = len(problems.found)
     split = row.get("split", "")
     if split not in ("", "train", "validate", "test"):
-        problems.add(line, f"split {split!r} is not train, validate or test")
+        problems.add(line, "split is not train, validate or test")
     labels = _states(row, "", line, problems)
     truth = {name: state for name, state in _states(row, "truth:", line, problems).items() if state in (0, 1)}
     if len(problems.found) > count:
