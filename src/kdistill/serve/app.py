@@ -13,21 +13,21 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
 from fastapi.responses import StreamingResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.requests import ClientDisconnect
+from prometheus_client import generate_latest
 
 from kdistill import __version__
 from kdistill.errors import EnvironmentFault, InputError
-from kdistill.explain.batch import FileImage, image_of
+from kdistill.explain.batch import FileImage
 from kdistill.explain.config import ENDINGS, ExplainFormat
 from kdistill.explain.explanation import NOTICE, Explanation
 from kdistill.explain.exports import export
 from kdistill.records import Record
 from kdistill.serve.config import ServeConfig
-from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage, QueueFull
+from kdistill.serve.desk import Desk
+from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
-from kdistill.serve.uploads import FIELD, read_upload
+from kdistill.serve.uploads import FIELD
 from kdistill.studies.decoding import DecoderPool
 
 logger = logging.getLogger(__name__)
@@ -40,11 +40,7 @@ MEDIA_TYPES: Final[dict[ExplainFormat, str]] = {
     "dicom-sr": "application/dicom",
     "dicom-sc": "application/dicom",
 }
-#: Seconds after which a client that was turned away may try again.
-RETRY_AFTER_S: Final = 5
 _POLL_S: Final = 0.1
-#: In place of a file's name, which may hold a patient's.
-UPLOADED: Final = "uploaded image"
 
 
 class JobStatus(Record):
@@ -64,27 +60,6 @@ class SessionState(Record):
     model: str
     version: str = __version__
     notice: str = NOTICE
-
-
-class _Metrics:
-    """Counts without a word about whose images they were."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "kdistill_images", "Images by what became of them.", ["outcome"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "kdistill_explain_seconds", "From the upload's end to the result.", registry=self.registry
-        )
-        jobs.on_end = self._ended
-        Gauge("kdistill_waiting", "Images that wait for the model.", registry=self.registry).set_function(
-            lambda: jobs.num_waiting
-        )
-
-    def _ended(self, job: Job, seconds: float) -> None:
-        self.requests.labels(job.stage).inc()
-        self.seconds.observe(seconds)
 
 
 def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) -> FastAPI:
@@ -112,10 +87,13 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
         redoc_url=None,
     )
     app.add_middleware(Guard, sessions=sessions)
-    _add_health(app, jobs)
+    desk = Desk(jobs, config, pool)
+    _add_health(app, desk)
     _add_page(app)
     _add_session(app, sessions, jobs)
-    _add_explain(app, jobs, config, pool, samples)
+    _add_upload(app, desk)
+    _add_results(app, desk)
+    _add_samples(app, desk, samples)
     return app
 
 
@@ -143,9 +121,17 @@ _MISSING: Final[dict[int | str, dict[str, Any]]] = {
     **_REFUSALS,
     404: {"description": "No such result in this session."},
 }
+_ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
+    **_REFUSALS,
+    400: {"description": "No image, or a form that is torn."},
+    408: {"description": "The image took too long to arrive."},
+    413: {"description": "Larger than allowed."},
+    415: {"description": "No image that is read here; the reason is given."},
+    429: {"description": "Too many images wait; see Retry-After."},
+}
 
 
-def _add_health(app: FastAPI, jobs: Jobs) -> None:
+def _add_health(app: FastAPI, desk: Desk) -> None:
     @app.get("/healthz", tags=["operation"])
     def healthz() -> dict[str, str]:
         """The process answers."""
@@ -154,10 +140,16 @@ def _add_health(app: FastAPI, jobs: Jobs) -> None:
     @app.get("/readyz", tags=["operation"], responses={503: {"description": "The model cannot be asked."}})
     def readyz(response: Response) -> dict[str, str]:
         """The model is loaded and its thread runs."""
-        if not jobs.is_alive:
+        if not desk.jobs.is_alive:
             response.status_code = 503
             return {"status": "the reading thread has ended"}
         return {"status": "ready"}
+
+    @app.get("/metrics", tags=["operation"], response_class=Response, responses=_REFUSALS)
+    def measured() -> Response:
+        """Prometheus metrics."""
+        content = generate_latest(desk.metrics.registry)
+        return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_page(app: FastAPI) -> None:
@@ -190,68 +182,31 @@ def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:
         return SessionState(needs_token=sessions.needs_token, may_ask=True, model=jobs.reader.name)
 
 
-def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPool, samples: Samples | None) -> None:
-    metrics = _Metrics(jobs)
-    uploading = 0  # images on their way in; they count as waiting, or memory would have no bound
+def _queued(desk: Desk, session: str, image: FileImage, response: Response) -> JobStatus:
+    job = desk.queue(session, image)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return _status(job)
 
-    def found(job_id: str, session: str) -> Job:
-        job = jobs.find(job_id, session)
-        if job is None:
-            raise HTTPException(404, "no such result in this session (results are deleted after an hour)")
-        return job
 
-    def queued(session: str, image: FileImage, response: Response) -> JobStatus:
-        try:
-            job = jobs.submit(session, image)
-        except QueueFull:
-            metrics.requests.labels("turned_away").inc()
-            raise _busy() from None
-        metrics.requests.labels("accepted").inc()
-        response.headers["Location"] = f"/v1/jobs/{job.id}"
-        return _status(job)
-
-    accepted: dict[int | str, dict[str, Any]] = {
-        **_REFUSALS,
-        400: {"description": "No image, or a form that is torn."},
-        408: {"description": "The image took too long to arrive."},
-        413: {"description": "Larger than allowed."},
-        415: {"description": "No image that is read here; the reason is given."},
-        429: {"description": "Too many images wait; see Retry-After."},
-    }
-
+def _upload_schema() -> dict[str, Any]:
     body = {"schema": {"type": "string", "format": "binary"}}
     form = {"schema": {"type": "object", "properties": {FIELD: body["schema"]}, "required": [FIELD]}}
     contents = {"application/octet-stream": body, "application/dicom": body, "image/png": body, "image/jpeg": body}
-    upload = {"requestBody": {"required": True, "content": {**contents, "multipart/form-data": form}}}
+    return {"requestBody": {"required": True, "content": {**contents, "multipart/form-data": form}}}
 
-    @app.post("/v1/explain", status_code=202, tags=["explain"], responses=accepted, openapi_extra=upload)
+
+def _add_upload(app: FastAPI, desk: Desk) -> None:
+    @app.post("/v1/explain", status_code=202, tags=["explain"], responses=_ACCEPTED, openapi_extra=_upload_schema())
     async def send(request: Request, response: Response, session: SessionId) -> JobStatus:
         """Send one chest radiograph (DICOM, PNG or JPEG); the answer says where to ask for the result."""
-        nonlocal uploading
-        if jobs.num_waiting + uploading >= config.max_waiting:
-            raise _busy()
-        uploading += 1
-        try:
-            async with asyncio.timeout(config.deadline_s):
-                data = await read_upload(request, config.max_upload_mb * 1_000_000)
-            image = await asyncio.to_thread(image_of, UPLOADED, data, jobs.reader.size_px, pool)
-        except TimeoutError:
-            raise HTTPException(408, "the image took too long to arrive", {"Connection": "close"}) from None
-        except ClientDisconnect:
-            raise HTTPException(400, "broken off") from None
-        except InputError as error:
-            metrics.requests.labels("unreadable").inc()
-            raise HTTPException(
-                415, f"The file {error.what}." + (f" {error.remedy}" if error.remedy else "")
-            ) from error
-        finally:
-            uploading -= 1
-        return queued(session, image, response)
+        return _queued(desk, session, await desk.take(request), response)
 
+
+def _add_results(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/jobs/{job_id}", tags=["explain"], responses=_MISSING)
     def look(job_id: JobId, session: SessionId) -> JobStatus:
         """Where a job stands."""
-        return _status(found(job_id, session))
+        return _status(desk.find(job_id, session))
 
     @app.get(
         "/v1/jobs/{job_id}/events",
@@ -261,7 +216,7 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPoo
     )
     async def events(job_id: JobId, session: SessionId) -> StreamingResponse:
         """Follow a job: a server-sent event for each stage, the last one "done", "failed" or "expired"."""
-        return StreamingResponse(_events(found(job_id, session)), media_type="text/event-stream")
+        return StreamingResponse(_events(desk.find(job_id, session)), media_type="text/event-stream")
 
     @app.get(
         "/v1/results/{job_id}",
@@ -270,7 +225,7 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPoo
     )
     def result(job_id: JobId, session: SessionId) -> Explanation:
         """The explanation."""
-        return _explanation(found(job_id, session))
+        return _explanation(desk.find(job_id, session))
 
     @app.get(
         "/v1/results/{job_id}/{kind}",
@@ -286,7 +241,7 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPoo
     )
     def exported(job_id: JobId, kind: ExplainFormat, session: SessionId) -> Response:
         """The explanation in another format (docs/exports.md)."""
-        job = found(job_id, session)
+        job = desk.find(job_id, session)
         explanation = _explanation(job)
         try:
             content = export(kind, explanation, job.image.display, job.image.header, recorded=job.recorded)
@@ -302,9 +257,11 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPoo
     @app.delete("/v1/results/{job_id}", status_code=204, tags=["explain"], responses=_MISSING)
     def delete(job_id: JobId, session: SessionId) -> None:
         """Forget an image and its result now."""
-        if not jobs.delete(job_id, session):
+        if not desk.jobs.delete(job_id, session):
             raise HTTPException(404, "no such result in this session")
 
+
+def _add_samples(app: FastAPI, desk: Desk, samples: Samples | None) -> None:
     @app.get("/v1/samples", tags=["samples"], responses=_REFUSALS)
     def offered() -> list[Sample]:
         """Test studies of the run, to try."""
@@ -316,31 +273,22 @@ def _add_explain(app: FastAPI, jobs: Jobs, config: ServeConfig, pool: DecoderPoo
         "/v1/samples/{number}/explain",
         status_code=202,
         tags=["samples"],
-        responses={**missing_sample, 429: accepted[429]},
+        responses={**missing_sample, 429: _ACCEPTED[429]},
     )
     def try_sample(number: SampleNumber, response: Response, session: SessionId) -> JobStatus:
         """Explain a sample as if it had been sent."""
-        return queued(session, _sample(samples, number).image(number), response)
+        return _queued(desk, session, _sample(samples, number).image(number), response)
 
     @app.get("/v1/samples/{number}/truth", tags=["samples"], responses=missing_sample)
     def truth(number: SampleNumber) -> Truth:
         """What is known of a sample: its ground truth and its report."""
         return _sample(samples, number).truth(number)
 
-    @app.get("/metrics", tags=["operation"], response_class=Response, responses=_REFUSALS)
-    def measured() -> Response:
-        """Prometheus metrics."""
-        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
-
 
 def _sample(samples: Samples | None, number: int) -> Samples:
     if samples is None or number >= len(samples):
         raise HTTPException(404, "no such sample")
     return samples
-
-
-def _busy() -> HTTPException:
-    return HTTPException(429, "too many images wait; try again", {"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _status(job: Job) -> JobStatus:
