@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import resources
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -30,6 +32,7 @@ from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.jobs import Jobs, QueueFull
 from kdistill.serve.run import serve_run
+from kdistill.serve.sockets import server_of
 from kdistill.studies.decoding import DecoderPool
 
 from ..explain.conftest import make_library, make_reading, radiograph
@@ -399,3 +402,25 @@ def test_closing_ends_although_the_queue_is_full(reader: Telling, clock: Clock) 
     assert not jobs.is_alive
     with pytest.raises(QueueFull):
         jobs.submit("s", decoded(png(2)))
+
+
+def test_a_socket_that_never_asks_is_closed(reader: Telling, clock: Clock) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = ServeConfig(port=port)
+    server = server_of(create_app(Jobs(reader, context(), config, clock=clock), config), config, idle_s=1)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as idle:
+            idle.sendall(b"GET / HT")
+            assert idle.recv(100) == b""  # closed from the other side, before the timeout
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").json() == {"status": "ok"}
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert not thread.is_alive()

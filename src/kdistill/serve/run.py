@@ -33,17 +33,10 @@ def serve_run(
         InputError: No such student.
         EnvironmentFault: The web framework is not installed, or the port is taken.
     """
-    host = str(settings.get("host", "127.0.0.1"))
-    if settings.get("token") is None and not is_loopback(host):
-        raise PolicyError(
-            f"{host} can be reached from other machines, and there is no token",
-            remedy="Give --token (16 characters or more; or KDISTILL_TOKEN), or listen on 127.0.0.1.",
-        )
-    config = validate(ServeConfig, dict(settings), where="serve")
+    config = _checked(settings)
     try:
-        import uvicorn
-
         from kdistill.serve.app import create_app
+        from kdistill.serve.sockets import server_of
     except ImportError as error:
         raise EnvironmentFault(
             f"{error.name} is not installed, which serving needs", remedy="pip install 'kdistill[serve,hospital]'"
@@ -56,19 +49,7 @@ def serve_run(
     jobs = Jobs(reader, load_context(run_dir, reader.name, reader.thresholds), config)
     studies = run_dir / "studies"
     app = create_app(jobs, config, Samples(studies) if studies.is_dir() else None)
-    from kdistill.serve.sockets import ImpatientProtocol
-
-    settings_of_server = uvicorn.Config(
-        app,
-        config.host,
-        config.port,
-        http=ImpatientProtocol,
-        log_level="warning",
-        access_log=False,  # it would hold addresses of readers
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=30,
-    )
-    server = uvicorn.Server(settings_of_server)
+    server = server_of(app, config)
     announce(f"{reader.name}: http://{config.host}:{config.port} (Ctrl-C ends it; research use only)")
     try:
         server.run()
@@ -76,3 +57,13 @@ def serve_run(
         raise EnvironmentFault(
             f"cannot listen on {config.host}:{config.port}", remedy="Is the port taken? Choose another --port."
         ) from error
+
+
+def _checked(settings: Mapping[str, object]) -> ServeConfig:
+    host = str(settings.get("host", "127.0.0.1"))
+    if settings.get("token") is None and not is_loopback(host):
+        raise PolicyError(
+            f"{host} can be reached from other machines, and there is no token",
+            remedy="Give --token (16 characters or more; or KDISTILL_TOKEN), or listen on 127.0.0.1.",
+        )
+    return validate(ServeConfig, dict(settings), where="serve")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from kdistill.serve.config import ServeConfig
 
 
 class ImpatientProtocol(H11Protocol):
@@ -33,3 +37,24 @@ class ImpatientProtocol(H11Protocol):
         if self._first_head is not None:
             self._first_head.cancel()
             self._first_head = None
+
+
+def server_of(app: FastAPI, config: ServeConfig, *, idle_s: int = 10) -> uvicorn.Server:
+    """The server of an application.
+
+    Args:
+        app: The application.
+        config: Where it listens.
+        idle_s: Seconds after which a connection that asks nothing is closed.
+    """
+    settings = uvicorn.Config(
+        app,
+        config.host,
+        config.port,
+        http=ImpatientProtocol,
+        log_level="warning",
+        access_log=False,  # it would hold addresses of readers
+        timeout_keep_alive=idle_s,
+        timeout_graceful_shutdown=30,
+    )
+    return uvicorn.Server(settings)
