@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -31,7 +31,7 @@ _FORGET_EVERY_S: Final = 30.0
 ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
 
 
-@dataclass
+@dataclass(eq=False)  # a job is itself and no other; its arrays have no one truth value to compare by
 class Job:
     """One image on its way. `explanation` stands once `stage` is "done"."""
 
@@ -42,7 +42,6 @@ class Job:
     recorded: datetime
     stage: JobStage = "waiting"
     explanation: Explanation | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class QueueFull(Exception):
@@ -137,11 +136,11 @@ class Jobs:
 
     def _work(self) -> None:
         for batch in self._batches():
-            alive = [job for job in batch if self._clock() - job.created <= self.config.deadline_s]
+            oldest = self._clock() - self.config.deadline_s
             for job in batch:
-                if job not in alive:
+                if job.created < oldest:
                     self._end(job, "expired")
-            if alive:
+            if alive := [job for job in batch if job.stage not in ENDED]:
                 self._read(alive)
 
     def _batches(self) -> Iterator[list[Job]]:
@@ -188,5 +187,4 @@ class Jobs:
 
     def _end(self, job: Job, stage: JobStage) -> None:
         job.stage = stage
-        job.ended.set()
         self.on_end(job, self._clock() - job.created)
