@@ -221,3 +221,9 @@ def test_sources_whose_ids_meet_are_refused(tmp_path, folder):
         open_stage(tmp_path / "stage", stage="studies", config=twice) as stage,
     ):
         build_studies(stage, twice)
+
+
+@pytest.mark.parametrize("age", ["nan", "inf", "old"])
+def test_an_age_that_is_no_number_is_unknown(folder, age):
+    table = read_folder(folder([{**row(0), "age": age}], columns=[*COLUMNS, "age"]))
+    assert table.studies[0].study.age is None

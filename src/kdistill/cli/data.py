@@ -31,9 +31,11 @@ def check(
     images: bool = typer.Option(True, "--images/--no-images", help="Read every image, or only the tables (seconds)."),
 ) -> None:
     """Check studies, images, labels, reports and splits; every problem at once."""
-    from kdistill.errors import PolicyError
+    from kdistill.errors import InputError, PolicyError
     from kdistill.pipeline.data_check_page import write_page
 
+    if html and not html.parent.is_dir():  # told before minutes of reading, not after
+        raise InputError("its folder does not exist", where=str(html), remedy="Make it, or give another --html.")
     with TerminalWatcher(quiet=as_json) as watcher:
 
         def moved(done: int, total: int) -> None:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import hashlib
 import io
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -195,6 +196,7 @@ def cell(row: dict[str, str], key: str, convert: Callable[[str], float]) -> floa
     """An optional numeric cell: None where it is absent, empty or no number (NIH writes ages like 058Y)."""
     text = row.get(key, "").rstrip("Yy")
     try:
-        return convert(text) if text else None
+        value = convert(text) if text else None
     except ValueError:
         return None
+    return value if value is not None and math.isfinite(value) else None  # JSON has no NaN
