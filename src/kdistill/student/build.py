@@ -70,6 +70,7 @@ def build_model(
     vision = _pretrained_vision(settings)
     config = KDistillConfig(
         vision=_vision_settings(settings, vision),
+        patches=settings.patches.model_dump(),
         language=(language.config if language is not None else _llama(settings, tokenizer)).to_dict(),
         hidden_size=settings.hidden_size,
         image_size_px=settings.image_size_px,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from kdistill.config import ConfigModel
 
 ReasoningInput = Literal["observations", "patches", "both"]
 ConclusionKind = Literal["none", "soft", "decided"]
 TextOrder = Literal["apart", "rationale_first", "report_first"]
+
+#: Pixels from one patch of the small encoder to the next.
+SMALL_CNN_STRIDE: Final = 8
 
 
 class CnnVisionConfig(ConfigModel):
@@ -102,7 +105,44 @@ class TransformersLanguageConfig(PretrainedPart):
     path: str = Field(description="Hub name or local folder (safetensors) of a causal language model and tokenizer.")
 
 
+class SinglePatches(ConfigModel):
+    """One grid of patches, the encoder's last: evidence, value and context in one."""
+
+    kind: Literal["single"] = "single"
+
+
+class CoarseAndFinePatches(ConfigModel):
+    """Evidence from a fine grid of local features; wider context from the coarse grid only turns it up or down.
+
+    The evidence of a patch, and what is gathered there, come from an earlier and finer stage of the encoder. The last
+    stage, on the coarse grid, gives each observation a bounded scale and shift of the evidence at the same place (see
+    `queries.ContextGate`): it carries nothing into an embedding. docs/coarse_fine.md says what cannot leak, and why.
+    """
+
+    kind: Literal["coarse_and_fine"]
+    modulation: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="m: context moves an evidence s by at most m (|s| + 1), and never turns its sign by its scale; 0: "
+        "no context.",
+    )
+    fine_channels: int = Field(default=64, ge=4, description="Channels of the small encoder's fine grid (stride 4).")
+    fine_blocks: int = Field(
+        default=2,
+        ge=0,
+        description="Residual 3x3 blocks on that grid: a fine patch sees 15 + 8 x fine_blocks pixels.",
+    )
+    fine_stage: int = Field(
+        default=-2,
+        le=-2,
+        description="Which grid of a staged encoder of transformers is the fine one, counted from its last (-1): -2 "
+        "has twice the last one's resolution as a rule, -3 four times, and smaller receptive fields.",
+    )
+
+
 VisionConfig = Annotated[CnnVisionConfig | TransformersVisionConfig, Field(discriminator="kind")]
+PatchesConfig = Annotated[SinglePatches | CoarseAndFinePatches, Field(discriminator="kind")]
 LanguageConfig = Annotated[
     LlamaLanguageConfig | TeacherLanguageConfig | TransformersLanguageConfig, Field(discriminator="kind")
 ]
@@ -112,6 +152,9 @@ class StudentConfig(ConfigModel):
     """The vision-language student: encoder, observation queries, decoder."""
 
     vision: VisionConfig = Field(default=CnnVisionConfig(), description="Image -> patch features.")
+    patches: PatchesConfig = Field(
+        default=SinglePatches(), description="Patch features -> what observations attend to."
+    )
     language: LanguageConfig = Field(default=LlamaLanguageConfig(), description="Prefix -> text.")
     hidden_size: int = Field(default=128, ge=8, description="Width D of an observation embedding.")
     image_size_px: int = Field(default=128, ge=16, description="Edge of the square input image, in pixels.")
@@ -139,3 +182,31 @@ class StudentConfig(ConfigModel):
         default=True,
         description="Text losses train the vision side too; false: their gradient stops before the decoder's prefix.",
     )
+
+    @model_validator(mode="after")
+    def _patches_fit_the_encoder(self) -> StudentConfig:
+        if isinstance(self.patches, CoarseAndFinePatches):
+            refuse_unread(self.patches, self.vision, self.image_size_px)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `patches` out where it is the default: runs that were begun before it existed keep their hash."""
+        found: dict[str, Any] = handler(self)
+        if self.patches == SinglePatches():
+            found.pop("patches", None)
+        return found
+
+
+def refuse_unread(patches: CoarseAndFinePatches, vision: VisionConfig, image_size_px: int) -> None:
+    """Keys that this encoder does not read are a mistake, as is an image that the two grids do not share.
+
+    Raises:
+        ValueError: There is one.
+    """
+    cnn = isinstance(vision, CnnVisionConfig)
+    if cnn and image_size_px % SMALL_CNN_STRIDE:
+        raise ValueError(f"patches: coarse_and_fine needs an image_size_px that is a multiple of {SMALL_CNN_STRIDE}")
+    for key in ("fine_stage",) if cnn else ("fine_channels", "fine_blocks"):
+        if patches.model_dump()[key] != CoarseAndFinePatches.model_fields[key].default:
+            raise ValueError(f"patches.{key} is not read with vision.kind {vision.kind}: leave it out")

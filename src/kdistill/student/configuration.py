@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from kdistill.observations import NUM_OBSERVATIONS
-from kdistill.student.config import ConclusionKind, TextOrder
+from kdistill.student.config import CoarseAndFinePatches, ConclusionKind, TextOrder
 
 
 class KDistillConfig(PretrainedConfig):
@@ -17,6 +17,7 @@ class KDistillConfig(PretrainedConfig):
         vision: `{"kind": "cnn", ...CnnVisionConfig fields}` or `{"kind": "transformers", "config": {...},
             "trainable": bool}`, with "image_mean" and "image_std" of each channel (of pixels in 0..1) where the
             checkpoint brought its own normalisation.
+        patches: StudentConfig.patches as a dictionary; `{"kind": "single"}` where it is missing.
         language: A transformers causal LM configuration as a dictionary, with its model_type.
         hidden_size: Width D of an observation embedding.
         image_size_px: Edge of the input image, in pixels.
@@ -52,9 +53,11 @@ class KDistillConfig(PretrainedConfig):
         teacher_hidden_size: int = 0,
         token_ids: dict[str, int] | None = None,
         num_observations: int = NUM_OBSERVATIONS,
+        patches: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.vision: dict[str, Any] = vision if vision is not None else {"kind": "cnn"}
+        self.patches: dict[str, Any] = patches if patches is not None else {"kind": "single"}
         self.language = language if language is not None else {}
         self.hidden_size = hidden_size
         self.image_size_px = image_size_px
@@ -70,6 +73,10 @@ class KDistillConfig(PretrainedConfig):
         self.token_ids = token_ids if token_ids is not None else {}
         self.num_observations = num_observations
         super().__init__(**kwargs)
+
+    def coarse_and_fine(self) -> CoarseAndFinePatches | None:
+        """The settings of a student with two grids of patches; None for one with a single grid."""
+        return None if self.patches["kind"] == "single" else CoarseAndFinePatches.model_validate(self.patches)
 
     def language_config(self) -> PretrainedConfig:
         """The decoder's own transformers configuration."""

@@ -18,6 +18,7 @@ from transformers import initialization as init
 from kdistill.errors import WeightsError
 from kdistill.student.adaptation import AdaptableModel
 from kdistill.student.configuration import KDistillConfig
+from kdistill.student.encoders import build_vision
 from kdistill.student.language import (
     IGNORE_INDEX,
     TextBatch,
@@ -27,9 +28,15 @@ from kdistill.student.language import (
     packs_exactly,
 )
 from kdistill.student.outputs import EncodedImages, KDistillOutput, SecondLook
-from kdistill.student.queries import Conclusions, ObservationOutput, ObservationPrefix, ObservationQueries
+from kdistill.student.queries import (
+    Conclusions,
+    ContextGate,
+    ObservationOutput,
+    ObservationPrefix,
+    ObservationQueries,
+)
 from kdistill.student.sampling import Sampling, sampled_texts
-from kdistill.student.vision import ChannelNorm, PatchPrefix, build_vision, grid_side
+from kdistill.student.vision import ChannelNorm, PatchPrefix, grid_side
 from kdistill.weights import check_shapes, check_weights_dir
 
 Slot = Literal["report", "rationale"]
@@ -56,8 +63,14 @@ class KDistillStudent(AdaptableModel):
         super().__init__(config)
         width = config.hidden_size
         self.vision = build_vision(config)
+        fine = config.coarse_and_fine()
         self.queries = ObservationQueries(
-            self.vision.out_channels, width, config.num_observations, dropout=config.dropout
+            self.vision.out_channels - self.vision.context_channels,
+            width,
+            config.num_observations,
+            dropout=config.dropout,
+            context_channels=self.vision.context_channels,
+            modulation=fine.modulation if fine is not None else 0.0,
         )
         self.language = AutoModelForCausalLM.from_config(
             config.language_config(), attn_implementation=_attention_implementation()
@@ -117,7 +130,8 @@ class KDistillStudent(AdaptableModel):
 
     def _patch_prefix(self, config: KDistillConfig, language_width: int) -> PatchPrefix:
         side = grid_side(self.vision, config.image_size_px)
-        return PatchPrefix(config.hidden_size, language_width, side, config.pooled_patch_grid, self.vision.norm)
+        width, grid, context = config.hidden_size, config.pooled_patch_grid, self.vision.context_channels
+        return PatchPrefix(width, language_width, side, grid, self.vision.norm, context)
 
     def _init_weights(self, module: nn.Module) -> None:
         """He et al. 2015 (arXiv:1502.01852) for convolutions, unit-variance linear layers, queries of unit scale."""
@@ -145,7 +159,7 @@ class KDistillStudent(AdaptableModel):
                 init.zeros_(module.running_mean)
                 init.ones_(module.running_var)
                 init.zeros_(module.num_batches_tracked)
-            case ObservationQueries():
+            case ObservationQueries() | ContextGate():
                 module.reset()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -169,7 +183,7 @@ class KDistillStudent(AdaptableModel):
             embeddings = self._read(observations.embeddings)
             parts.append(self.observation_prefix.tokens(observations, embeddings, stated))
         if self.patch_prefix is not None:
-            parts.append(self.patch_prefix(self._read(patches)))
+            parts.append(self.patch_prefix(self._read(patches.together())))
         return EncodedImages(torch.cat(parts, dim=1), observations)
 
     def _read(self, features: Tensor) -> Tensor:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from kdistill.errors import WeightsError
 from kdistill.student.config import CnnVisionConfig
-from kdistill.student.configuration import KDistillConfig
 
 
 class ChannelNorm(nn.Module):
@@ -57,7 +57,14 @@ class ResidualBlock(nn.Module):
 
 
 class SmallCnn(nn.Module):
-    """The embedded encoder: [B, 1, S, S] -> [B, C, S/8, S/8], local receptive fields (see CnnVisionConfig)."""
+    """The embedded encoder: [B, 1, S, S] -> [B, C, S/8, S/8], local receptive fields (see CnnVisionConfig).
+
+    Attributes:
+        out_channels: C.
+        context_channels: How many of them, at the end, are not of the patch itself but of a coarser grid.
+    """
+
+    context_channels: int = 0
 
     def __init__(self, config: CnnVisionConfig) -> None:
         super().__init__()
@@ -88,17 +95,26 @@ class PatchPrefix(nn.Module):
     `report_only` hardly looked at the image (LOG.md, 2026-11-24).
     """
 
-    def __init__(self, width: int, language_width: int, side: int, grid: int, norm: NormKind = "channel") -> None:
+    def __init__(
+        self,
+        width: int,
+        language_width: int,
+        side: int,
+        grid: int,
+        norm: NormKind = "channel",
+        context_channels: int = 0,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
+        channels = width + context_channels
         while side > grid:
-            layers += [nn.Conv2d(width, width, 3, stride=2, padding=1), make_norm(norm, width), nn.ReLU()]
-            side = (side + 1) // 2
+            layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), make_norm(norm, width), nn.ReLU()]
+            side, channels = (side + 1) // 2, width
         self.reduce = nn.Sequential(*layers)
-        self.project = nn.Linear(width, language_width)
+        self.project = nn.Linear(channels, language_width)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """[B, H*H, D] -> [B, G*G, language width], G the first of H, H/2, H/4, ... that is at most `grid`."""
+        """[B, H*H, D + C] -> [B, G*G, language width], G the first of H, H/2, H/4, ... that is at most `grid`."""
         side = int(patches.shape[1] ** 0.5)
         square = patches.transpose(1, 2).unflatten(2, (side, side))
         return self.project(self.reduce(square).flatten(2).transpose(1, 2))
@@ -127,6 +143,8 @@ class TransformersVision(nn.Module):
         trainable: False freezes it.
         normalisation: Of each channel, scale and shift of the student's own input x; None leaves it as it is.
     """
+
+    context_channels: int = 0
 
     def __init__(
         self,
@@ -157,14 +175,23 @@ class TransformersVision(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[B, 1, S, S] -> [B, C, H, W]."""
+        return last_grid(self.look(pixel_values), self.model.config, int(pixel_values.shape[-1]))
+
+    def look(self, pixel_values: Tensor, **options: Any) -> ModelOutput:
+        """The model's own output for images [B, 1, S, S]."""
         values = pixel_values.expand(-1, self.num_channels, -1, -1)
         if self.normalisation is not None:
             scale, shift = (values.new_tensor(part).view(1, -1, 1, 1) for part in self.normalisation)
             values = values * scale + shift
-        size = int(values.shape[-1])
-        options = {"interpolate_pos_encoding": True} if self.interpolates and size != self.image_size_px else {}
-        features = self.model(pixel_values=values, **options).last_hidden_state
-        return features if features.ndim == 4 else tokens_to_grid(features, patch_side(self.model.config, size))
+        if self.interpolates and int(values.shape[-1]) != self.image_size_px:
+            options["interpolate_pos_encoding"] = True
+        return self.model(pixel_values=values, **options)
+
+
+def last_grid(output: ModelOutput, config: PretrainedConfig, image_size_px: int) -> Tensor:
+    """A model's last hidden state as a grid [B, C, H, W]."""
+    features: Tensor = output["last_hidden_state"]
+    return features if features.ndim == 4 else tokens_to_grid(features, patch_side(config, image_size_px))
 
 
 def tokens_to_grid(tokens: Tensor, side: int | None = None) -> Tensor:
@@ -210,30 +237,6 @@ def feature_channels(config: PretrainedConfig) -> int:
     if settings.get("hidden_sizes"):
         return int(settings["hidden_sizes"][-1])
     return int(settings["hidden_size"])
-
-
-def build_vision(config: KDistillConfig) -> SmallCnn | TransformersVision:
-    """The encoder that `KDistillConfig.vision` describes, with random weights.
-
-    Raises:
-        WeightsError: The kind is unknown.
-    """
-    settings = config.vision
-    match settings["kind"]:
-        case "cnn":
-            return SmallCnn(CnnVisionConfig.model_validate(settings))
-        case "transformers":
-            model = AutoModel.from_config(AutoConfig.for_model(**settings["config"]))
-            return TransformersVision(model, trainable=settings["trainable"], normalisation=_normalisation(config))
-    raise WeightsError(f"unknown vision encoder {settings['kind']!r}", where="config.json")
-
-
-def _normalisation(config: KDistillConfig) -> tuple[list[float], list[float]] | None:
-    if "image_mean" not in config.vision:
-        return None
-    mean, std = config.vision["image_mean"], config.vision["image_std"]
-    scale = [config.pixel_std / deviation for deviation in std]
-    return scale, [(config.pixel_mean - centre) / deviation for centre, deviation in zip(mean, std, strict=True)]
 
 
 def position_encoding(height: int, width: int, channels: int, like: Tensor) -> Tensor:
