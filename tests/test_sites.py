@@ -4,9 +4,23 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdistill.observations import OBSERVATIONS
-from kdistill.sites import REFERENCE, SITES, Frame, boxes, region_mask, to_frame
+from kdistill.sites import (
+    MAX_AREA_CHANGE,
+    MAX_OVERLAP,
+    REFERENCE,
+    SITES,
+    Box,
+    Frame,
+    boxes,
+    displaced,
+    rasterise,
+    region_mask,
+    to_frame,
+)
 
 SIDES = (None, "left", "right", "bilateral")
 ZONES = (None, "upper", "middle", "lower")
@@ -104,14 +118,61 @@ def test_no_region_leaves_the_film_in_the_widest_frames(frame):
 def test_mirrored_regions_lie_on_the_other_side():
     for frame in (REFERENCE, SHIFTED):
         for zone in ZONES:
-            mirrored = region_mask("Pneumonia", "left", zone, frame=frame, mirrored=True)
+            mirrored = region_mask("Pneumonia", "left", zone, frame=frame, place="mirrored")
             np.testing.assert_allclose(mirrored, region_mask("Pneumonia", "right", zone, frame=frame), atol=1e-6)
         np.testing.assert_allclose(
-            region_mask("Edema", frame=frame, mirrored=True), region_mask("Edema", frame=frame), atol=1e-6
+            region_mask("Edema", frame=frame, place="mirrored"), region_mask("Edema", frame=frame), atol=1e-6
         )
-    heart, elsewhere = region_mask("Cardiomegaly"), region_mask("Cardiomegaly", mirrored=True)
+    heart, elsewhere = region_mask("Cardiomegaly"), region_mask("Cardiomegaly", place="mirrored")
     np.testing.assert_allclose(elsewhere, heart[:, ::-1], atol=1e-6)
     assert heart[:, 8:].sum() > heart[:, :8].sum() and elsewhere[:, 8:].sum() < elsewhere[:, :8].sum()
+
+
+#: Sites end on whole hundredths of the film: on this grid each cell is inside or outside, and shares are exact.
+HUNDREDTHS = 100
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_a_displaced_region_is_another_place_of_about_the_same_size(observation):
+    """Every side and zone; only regions for which it is impossible have no other place."""
+    for side, zone in itertools.product(SIDES, ZONES):
+        stated = region_mask(observation, side, zone, grid_size=HUNDREDTHS)
+        wrong = region_mask(observation, side, zone, grid_size=HUNDREDTHS, place="displaced")
+        found = boxes(observation, side, zone, place="displaced")
+        assert found == boxes(observation, side, zone, place="displaced")
+        area = float(stated.mean())
+        # 1e-4: float32 shares. Wherever it is put, it meets itself in area + (1 - 0.25) area - 1 of the film.
+        if (2 - MAX_AREA_CHANGE) * area - 1 >= MAX_OVERLAP * area - 1e-4:
+            assert found == () and wrong.sum() == 0
+            continue
+        assert 1 <= len(found) <= 2
+        for box in found:
+            assert 0 <= box.left < box.right <= 1 and 0 <= box.top < box.bottom <= 1
+        assert float((stated * wrong).mean()) < MAX_OVERLAP * area
+        assert abs(float(wrong.mean()) - area) <= MAX_AREA_CHANGE * area + 1e-4
+
+
+def test_what_is_alike_on_both_sides_is_displaced_too():
+    """Edema of both lungs, which a mirror leaves where it is, goes to the bands above and below."""
+    np.testing.assert_allclose(region_mask("Edema", place="mirrored"), region_mask("Edema"), atol=1e-6)
+    assert np.allclose(boxes("Edema", place="displaced"), [(0, 0, 1, 0.22), (0, 0.82, 1, 1)])
+    assert np.allclose(boxes("Pleural Effusion", place="displaced"), [(0.02, 0.98, 0.98, 1), (0.02, 0, 0.98, 0.45)])
+    assert np.allclose(boxes("Lung Lesion", "right", place="displaced"), [(0.56, 0.08, 1, 0.86)])
+    assert boxes("Lung Opacity", place="displaced") == () and boxes("No Finding", place="displaced") == ()
+
+
+@given(
+    st.tuples(*[st.integers(0, 100)] * 4).filter(lambda edges: edges[0] < edges[2] and edges[1] < edges[3]),
+)
+def test_any_box_is_displaced_within_the_bounds_or_not_at_all(edges):
+    box = Box(*(edge / 100 for edge in edges))
+    stated, found = rasterise(np.array([box]), HUNDREDTHS), displaced([box])
+    if not found:
+        assert box.right - box.left > 0.5 and box.bottom - box.top > 0.5
+        return
+    wrong = rasterise(np.array(found), HUNDREDTHS)
+    assert float((stated * wrong).sum()) <= 1e-3, "in hundredths of hundredths of the film"
+    assert abs(float(wrong.sum()) - float(stated.sum())) <= MAX_AREA_CHANGE * float(stated.sum()) + 1e-2
 
 
 def test_many_boxes_in_many_frames_are_each_as_alone():

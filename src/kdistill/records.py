@@ -17,6 +17,8 @@ Split = Literal["train", "validate", "test"]
 State = Literal["present", "absent", "uncertain"]
 Side = Literal["left", "right", "bilateral"]
 Zone = Literal["upper", "middle", "lower"]
+#: Where the where term's region is put: where the literature says, or at a wrong place, for a control.
+Place = Literal["stated", "mirrored", "displaced"]
 Severity = Literal["mild", "moderate", "severe"]
 PairKind = Literal["removed", "added", "moved", "shortcut"]
 

@@ -13,13 +13,13 @@ et al. 2019, arXiv:1901.07031 (meaning of the observations).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from kdistill.records import Side, Zone
+from kdistill.records import Place, Side, Zone
 
 
 class Box(NamedTuple):
@@ -108,13 +108,18 @@ SITES: Final[Mapping[str, Site]] = MappingProxyType(
 )
 
 
+#: A displaced region shares less than this of its area with the stated one; its own area differs by at most the other.
+MAX_OVERLAP: Final = 0.10
+MAX_AREA_CHANGE: Final = 0.25
+
+
 def boxes(
     observation: str,
     side: Side | None = None,
     zone: Zone | None = None,
     *,
     frame: Frame = REFERENCE,
-    mirrored: bool = False,
+    place: Place = "stated",
 ) -> tuple[Box, ...]:
     """The boxes in which a reader would look for an observation.
 
@@ -123,8 +128,13 @@ def boxes(
         side: Cuts a lateralised site to the stated side; ignored for midline sites.
         zone: Cuts a zoned site to the stated third of the lung, where the two overlap; else the site stays whole.
         frame: The thorax of the film; the standard film's leaves the boxes as they are written down.
-        mirrored: Reflect the boxes of the standard film left to right: the wrong place, for a control. A stated side
-            becomes the other one, the heart moves to the patient's right; what lies alike on both sides stays.
+        place: A wrong place, for a control. mirrored: the boxes of the standard film reflected left to right; a stated
+            side becomes the other one, the heart moves to the patient's right; what lies alike on both sides stays.
+            displaced: see `displaced`; regions alike on both sides move as well, those that fill the film have no
+            other place.
+
+    Returns:
+        One or two boxes; none where the region cannot be displaced.
 
     Raises:
         KeyError: The observation is unknown.
@@ -137,9 +147,46 @@ def boxes(
             top, bottom = max(top, zone_top), min(bottom, zone_bottom)
     columns = {"right": (site.right,), "left": (site.left,)}.get(side or "", (site.right, site.left))
     found = [Box(left, top, right, bottom) for left, right in (columns if site.lateralised else (site.right,))]
-    if mirrored:
+    if place == "mirrored":
         found = [Box(1 - box.right, box.top, 1 - box.left, box.bottom) for box in found]
-    return tuple(Box(*row) for row in to_frame(np.array(found), np.array(frame)).tolist())
+    elif place == "displaced":
+        found = displaced(found)
+    return tuple(Box(*row) for row in to_frame(np.array(found).reshape(-1, 4), np.array(frame)).tolist())
+
+
+def displaced(region: Sequence[Box]) -> list[Box]:
+    """A wrong place for a region of the standard film: nearly none of it in common, about the same area.
+
+    The film is taken as closed to a ring, and the region turned by half of it: down, if it is at most half as high as
+    the film (bases go to the apices, the heart to the clavicles), else across, if it is at most half as wide (a lung
+    goes to the other one). Where it is neither, its place are the bands above and below it (edema of both lungs). In
+    each case it shares nothing with the stated region. Larger regions have no such place: one that fills more than
+    1 / (2 - MAX_OVERLAP - MAX_AREA_CHANGE) of the film must meet itself wherever it is put.
+
+    Args:
+        region: One box, or two that meet in the midline and have the same rows, as every site's.
+
+    Returns:
+        One or two boxes; none where there is no such place.
+    """
+    left, right = min(box.left for box in region), max(box.right for box in region)
+    top, bottom = region[0].top, region[0].bottom
+    if bottom - top <= 0.5:
+        return [Box(left, start, right, end) for start, end in _turned(top, bottom)]
+    if right - left <= 0.5:
+        return [Box(start, top, end, bottom) for start, end in _turned(left, right)]
+    area, bands = (right - left) * (bottom - top), 1 - (bottom - top)
+    if abs(bands - area) > MAX_AREA_CHANGE * area:
+        return []
+    return [Box(0.0, 0.0, 1.0, top), Box(0.0, bottom, 1.0, 1.0)]
+
+
+def _turned(start: float, end: float) -> list[tuple[float, float]]:
+    """An interval of the ring 0..1, turned by half: in one piece, or in two where it crosses the edge."""
+    start, end = start + 0.5, end + 0.5
+    if start >= 1:
+        return [(start - 1, end - 1)]
+    return [(start, end)] if end <= 1 else [(start, 1.0), (0.0, end - 1)]
 
 
 def to_frame(standard: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -177,14 +224,15 @@ def region_mask(
     *,
     grid_size: int = 16,
     frame: Frame = REFERENCE,
-    mirrored: bool = False,
+    place: Place = "stated",
 ) -> np.ndarray:
-    """Rasterise `boxes` on the patch grid.
+    """Rasterise `boxes` on the patch grid; a region without a displaced place covers nothing.
 
     Returns:
         Float32 array [grid_size, grid_size] (rows from the top): the share of each cell that lies inside a box.
     """
-    return rasterise(np.array(boxes(observation, side, zone, frame=frame, mirrored=mirrored)), grid_size)
+    found = boxes(observation, side, zone, frame=frame, place=place) or (Box(0.0, 0.0, 0.0, 0.0),)
+    return rasterise(np.array(found), grid_size)
 
 
 def rasterise(regions: np.ndarray, grid_size: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.distillation.regions import Region, RegionMasks, RegionTable
 from kdistill.distillation.targets import build_targets
 from kdistill.observations import INDEX
-from kdistill.sites import REFERENCE, Frame, region_mask
+from kdistill.sites import REFERENCE, Frame, boxes, region_mask
 from kdistill.student.config import StudentConfig
 from kdistill.studies.phantom.plan import StudyPlan
 from kdistill.studies.phantom.render import render_uint8
@@ -47,7 +47,7 @@ def chests(world: ToyDirs, tmp_path_factory: pytest.TempPathFactory) -> ToyDirs:
 
 
 def test_fixed_is_the_default_and_draws_the_textbook_masks(world: ToyDirs, tiny: StudentConfig) -> None:
-    assert DistillationConfig().where_frame == "fixed" and not ARMS["full"].mirrored_sites
+    assert DistillationConfig().where_frame == "fixed" and ARMS["full"].sites == "stated"
     parts = make_parts(world, tiny, DistillationConfig(), "full")
     batch = parts.batch()
     regions = [parts.targets.region_table.regions[row] for row in batch["region_rows"]]
@@ -126,7 +126,7 @@ def test_mirrored_control_differs_in_the_wrong_places_alone(world: ToyDirs, tiny
     batch, control = right.batch(range(24)), wrong.batch(range(24))
     for name in ("pixel_values", "label_targets", "side_targets", "statement_rows", "region_index", "region_rows"):
         torch.testing.assert_close(batch[name], control[name], rtol=0, atol=0, equal_nan=True)
-    assert ARMS["full_mirrored_where"] == ARMS["full"].model_copy(update={"mirrored_sites": True})
+    assert ARMS["full_mirrored_where"] == ARMS["full"].model_copy(update={"sites": "mirrored"})
     table, grid = right.targets.region_table, int(batch["region_masks"].shape[1] ** 0.5)
     for row, mask, other in zip(batch["region_rows"], batch["region_masks"], control["region_masks"], strict=True):
         region, mask, other = table.regions[row], mask.view(grid, grid), other.view(grid, grid)
@@ -148,6 +148,51 @@ def test_what_the_control_moves_is_counted(world: ToyDirs, count: Count) -> None
         count=count,
     )
     assert count["where_region_mirrored"] == 16 + 24 and count["where_region_alike_on_both_sides"] == 8
+
+
+def test_displaced_control_differs_in_the_wrong_places_alone(world: ToyDirs, tiny: StudentConfig) -> None:
+    right, wrong = (make_parts(world, tiny, DistillationConfig(), arm) for arm in ("full", "full_displaced_where"))
+    batch, control = right.batch(range(24)), wrong.batch(range(24))
+    for name in ("pixel_values", "label_targets", "side_targets", "statement_rows"):
+        torch.testing.assert_close(batch[name], control[name], rtol=0, atol=0, equal_nan=True)
+    assert ARMS["full_displaced_where"] == ARMS["full"].model_copy(update={"sites": "displaced"})
+    table, moved = right.targets.region_table, wrong.targets.region_table
+    left_out = set(table.regions) - set(moved.regions)
+    assert all(boxes(*region, place="displaced") == () for region in left_out) and moved.regions
+    stated = {tuple(at.tolist()): mask for at, mask in zip(batch["region_index"], batch["region_masks"], strict=True)}
+    for at, mask in zip(control["region_index"].tolist(), control["region_masks"], strict=True):
+        shared = (stated[tuple(at)] * mask).sum()
+        assert mask.sum() > 0 and shared < 0.35 * mask.sum(), "a coarse patch lies in both where their edges meet"
+    counts = wrong.objective.counts(control)
+    assert torch.isfinite(wrong.objective.losses(wrong.model, control, counts)["where"])
+
+
+def test_what_is_displaced_and_what_has_no_other_place_is_counted(world: ToyDirs, count: Count) -> None:
+    targets = build_targets(
+        load_studies(world.studies, "train"),
+        ARMS["full_displaced_where"],
+        DistillationConfig(),
+        load_tokenizer(str(world.teacher / "model")),
+        labels_dir=world.labels,
+        rationales_dir=world.rationales,
+        seed=0,
+        count=count,
+    )
+    displaced, left_out = (count[f"where_region_{name}"] for name in ("displaced", "without_another_place"))
+    assert displaced == int((targets.regions >= 0).sum()) > 0
+    assert displaced + left_out == 16 + 24 + 8, "as many statements as the mirrored control counts"
+
+
+def test_a_region_that_fills_the_film_is_left_out_of_a_displaced_table() -> None:
+    whole, lungs = Region("Lung Opacity", None, None), Region("Edema", None, None)
+    table = RegionTable([whole, lungs, whole], place="displaced")
+    assert table.regions == (lungs,) and table.row(whole) == -1 and table.row(lungs) == 0
+    assert RegionTable([whole, lungs]).row(whole) >= 0
+
+
+def test_regions_are_displaced_on_the_standard_film_alone() -> None:
+    with pytest.raises(ValueError, match="where_frame: fixed"):
+        DistillationConfig(arms=("full_displaced_where",), where_frame="found")
 
 
 def test_unknown_frame_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from kdistill.config import ConfigModel
 
@@ -42,6 +42,12 @@ class AuditConfig(ConfigModel):
     num_studies: int = Field(
         default=200, ge=1, description="Test studies (evenly spaced) whose maps are computed, for each student."
     )
+    pointing_grid: int | None = Field(
+        default=None,
+        ge=1,
+        description="Patches a side on which the pointing game is played; finer maps are summed to it, so that students "
+        "with different grids can be compared. null: each student's own grid.",
+    )
     num_gradient_studies: int = Field(
         default=64, ge=1, description="Of those, studies for integrated gradients (the costliest method, first seed)."
     )
@@ -49,3 +55,11 @@ class AuditConfig(ConfigModel):
     num_noise_images: int = Field(default=16, ge=1, description="Noise images that a student is asked to explain.")
     num_bootstrap: int = Field(default=1000, ge=100, le=20_000, description="Patient resamples behind an interval.")
     seed: int = Field(default=0, ge=0, description="Seed of resamples, noise images and randomised weights.")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `pointing_grid` out where it is null: runs that were begun before it existed keep their hash."""
+        found: dict[str, Any] = handler(self)
+        if self.pointing_grid is None:
+            found.pop("pointing_grid", None)
+        return found

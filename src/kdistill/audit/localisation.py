@@ -37,6 +37,32 @@ def regions(masks: NDArray[np.uint8], grid: int) -> Region:
     return Region(covered > 0, covered)
 
 
+def summed(maps: NDArray, grid: int) -> NDArray[np.float64]:
+    """Maps [N, G, G] on a coarser grid: the mass of the patches that lie in each of its own.
+
+    Raises:
+        ValueError: The coarser grid does not divide theirs.
+    """
+    num, size, _ = maps.shape
+    if size % grid:
+        raise ValueError(f"a grid of {grid} does not divide one of {size} patches a side")
+    cell = size // grid
+    return np.asarray(maps.reshape(num, grid, cell, grid, cell).sum(axis=(2, 4)), dtype=np.float64)
+
+
+def size_terciles(masks: NDArray[np.uint8]) -> tuple[NDArray[np.intp], tuple[float, float]]:
+    """Which third of the masks [N, S, S] each belongs to by its area: 0 small, 1 medium, 2 large.
+
+    Equal areas always share a third: the upper bounds are areas that occur, and a mask of that area is below them.
+
+    Returns:
+        The third of each mask [N], and the two upper bounds as shares of the image.
+    """
+    areas = masks.mean(axis=(1, 2), dtype=np.float64)
+    bounds = np.quantile(areas, [1 / 3, 2 / 3], method="inverted_cdf")
+    return np.searchsorted(bounds, areas, side="left"), (float(bounds[0]), float(bounds[1]))
+
+
 def pointing_hits(maps: NDArray, region: Region) -> NDArray[np.float64]:
     """The pointing game: 1 where the map's strongest patch holds some of the mask (Zhang et al. 2018,
     arXiv:1608.00507; their tolerance of 15 pixels is here the patch itself). Equal maxima share the hit evenly."""

@@ -71,7 +71,7 @@ def pointing_part(work: MapWork, studies_dir: Path) -> Iterator[AuditRow]:
     attention = {name: _attention(name, readers, found, work) for name, readers in headed.items()}
     grid = next(iter(attention.values())).seeds[0][1].shape[-1]
     others = list(_others(work, headed, found, grid))
-    yield from pointing_rows(attention, others, arm, work.boot, work.config.map_baselines)
+    yield from pointing_rows(attention, others, arm, work.boot, work.config.map_baselines, work.config.pointing_grid)
     yield not_run("pointing_game_attention_rollout", arm, "one attention layer: its rollout is the evidence map itself")
 
 

@@ -20,12 +20,16 @@ from kdistill.audit.localisation import (
     pointing_chance,
     pointing_hits,
     regions,
+    size_terciles,
+    summed,
 )
 from kdistill.audit.maps import MapCases
 from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction
 from kdistill.audit.rows import AuditRow, compared, measured, not_run
 from kdistill.evaluation.bootstrap import Estimate
 
+#: Thirds of the findings by the area of their mask.
+SIZES: Final = ("small", "medium", "large")
 ScoreMaps = Callable[[NDArray, Region], NDArray[np.float64]]
 MEASURES: Final[Mapping[str, tuple[ScoreMaps, Callable[[Region], NDArray[np.float64]]]]] = MappingProxyType(
     {"pointing_game": (pointing_hits, pointing_chance), "mask_mass": (mask_mass, mass_chance)}
@@ -41,12 +45,43 @@ class Method(NamedTuple):
     note: str = ""
 
 
+def on_grid(method: Method, grid: int | None) -> Method:
+    """The method's maps summed to a grid; None leaves them on their own."""
+    if grid is None:
+        return method
+    return method._replace(seeds=[(cases, summed(maps, grid)) for cases, maps in method.seeds])
+
+
 def score_method(measure: str, method: Method) -> list[Fraction]:
     """One Fraction for each seed."""
     score, _ = MEASURES[measure]
     return [
         fraction(cases.patient_ids, score(maps, regions(cases.masks, maps.shape[-1]))) for cases, maps in method.seeds
     ]
+
+
+def size_rows(measure: str, method: Method, boot: PatientBootstrap) -> Iterator[AuditRow]:
+    """The score apart for small, medium and large findings: terciles of the area of the cases' masks."""
+    score, chance = MEASURES[measure]
+    cases = method.seeds[0][0]
+    third, bounds = size_terciles(cases.masks)
+    grid = method.seeds[0][1].shape[-1]
+    limits = (f"masks of at most {bounds[0]:.2%} of the image", f"up to {bounds[1]:.2%}", f"above {bounds[1]:.2%}")
+    for number, (size, limit) in enumerate(zip(SIZES, limits, strict=True)):
+        rows = np.flatnonzero(third == number)
+        if not len(rows):
+            yield not_run(f"{measure}_{size}", method.arm, "no mask is of this size: many have equal areas")
+            continue
+        patients, region = [cases.patient_ids[row] for row in rows], regions(cases.masks[rows], grid)
+        found = boot.ratio([fraction(patients, score(maps[rows], region)) for _, maps in method.seeds])
+        yield measured(
+            f"{measure}_{size}",
+            method.arm,
+            found,
+            n=len(rows),
+            baseline=float(chance(region).mean()),
+            reason=f"{limit}; baseline: chance on the same masks, {grid} patches a side",
+        )
 
 
 def method_row(measure: str, method: Method, boot: PatientBootstrap) -> tuple[AuditRow, Estimate]:
@@ -72,8 +107,10 @@ def pointing_rows(
     arm: str,
     boot: PatientBootstrap,
     other_arms: Sequence[str] = (),
+    pointing_grid: int | None = None,
 ) -> Iterator[AuditRow]:
-    """Scores of every arm's evidence maps and of the other methods; then `arm` against each of those.
+    """Scores of every arm's evidence maps, also by the size of the finding, and of the other methods; then `arm`
+    against each of those.
 
     Args:
         attention: Arm -> its evidence maps.
@@ -81,22 +118,44 @@ def pointing_rows(
         arm: The arm whose evidence maps have to lie above the others.
         boot: Patient resamples.
         other_arms: Arms whose evidence maps `arm`'s have to lie above.
+        pointing_grid: Grid of the pointing game, see `AuditConfig`; the mass inside a mask needs no common one.
     """
     for measure in MEASURES:
-        for method in (*attention.values(), *others):
-            yield method_row(measure, method, boot)[0]
-        for other in others:
-            if arm in attention:
-                yield _against(measure, attention[arm], other, boot)
-            else:
-                yield not_run(f"{measure}_vs_{other.name}", arm, f"the recipe has no arm {arm} with evidence maps")
-        for name in other_arms:
-            if missing := [a for a in (arm, name) if a not in attention]:
-                reason = f"the recipe has no arm {missing[0]} with evidence maps"
-                yield not_run(f"{measure}_vs_{name}", arm, reason)
-            else:
-                row = _against(measure, attention[arm], attention[name], boot)
-                yield row.model_copy(update={"test": f"{measure}_vs_{name}"})
+        grid = pointing_grid if measure == "pointing_game" else None
+        yield from _measure_rows(
+            measure,
+            {name: on_grid(method, grid) for name, method in attention.items()},
+            [on_grid(method, grid) for method in others],
+            arm,
+            boot,
+            other_arms,
+        )
+
+
+def _measure_rows(
+    measure: str,
+    attention: Mapping[str, Method],
+    others: Sequence[Method],
+    arm: str,
+    boot: PatientBootstrap,
+    other_arms: Sequence[str],
+) -> Iterator[AuditRow]:
+    for method in (*attention.values(), *others):
+        yield method_row(measure, method, boot)[0]
+    for method in attention.values():
+        yield from size_rows(measure, method, boot)
+    for other in others:
+        if arm in attention:
+            yield _against(measure, attention[arm], other, boot)
+        else:
+            yield not_run(f"{measure}_vs_{other.name}", arm, f"the recipe has no arm {arm} with evidence maps")
+    for name in other_arms:
+        if missing := [a for a in (arm, name) if a not in attention]:
+            reason = f"the recipe has no arm {missing[0]} with evidence maps"
+            yield not_run(f"{measure}_vs_{name}", arm, reason)
+        else:
+            row = _against(measure, attention[arm], attention[name], boot)
+            yield row.model_copy(update={"test": f"{measure}_vs_{name}"})
 
 
 def _against(measure: str, mine: Method, other: Method, boot: PatientBootstrap) -> AuditRow:

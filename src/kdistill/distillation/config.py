@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kdistill.config import ConfigModel
 from kdistill.observations import UncertainPolicy
+from kdistill.records import Place
 from kdistill.student.config import ReasoningInput
 
 Term = Literal[
@@ -135,8 +136,10 @@ class ArmConfig(ConfigModel):
     on_policy: bool = Field(default=False, description="Take the token term on the student's own texts, in a share.")
     long: bool = Field(default=False, description="Train for as long as `full` computes (see full_compute_ratio).")
     blank_image: bool = Field(default=False, description="Replace every image by mean grey.")
-    mirrored_sites: bool = Field(
-        default=False, description="Control: the where term's sites are reflected left to right (see `sites.boxes`)."
+    sites: Place = Field(
+        default="stated",
+        description="Where the where term's sites are put: as controls reflected left to right, or displaced so that "
+        "those alike on both sides are wrong as well (see `sites.boxes`).",
     )
 
     @property
@@ -183,7 +186,8 @@ ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
         "teacher_label": ArmConfig(label_source="teacher", terms=_LABEL),
         "full": _full(),
         "full_no_where": _full("where"),
-        "full_mirrored_where": _full(mirrored_sites=True),
+        "full_mirrored_where": _full(sites="mirrored"),
+        "full_displaced_where": _full(sites="displaced"),
         "full_no_rationale": _full(terms=(*_LABEL, "semantic", "where")),
         "full_no_token": _full("token"),
         "full_no_semantic": _full("semantic"),
@@ -309,6 +313,8 @@ class DistillationConfig(ConfigModel):
         if self.checkpoint_steps % self.logging_steps:
             raise ValueError("checkpoint_steps must be a multiple of logging_steps, or a resumed history would differ")
         for name in self.arms:
+            if self.where_frame == "found" and ARMS[name].sites == "displaced":
+                raise ValueError(f"{name} displaces sites on the standard film: it needs where_frame: fixed")
             if (needed := ARMS[name].reads_student) not in (None, *self.arms):
                 raise ValueError(f"{name} needs the arm {needed!r}")
         return self

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdistill.distillation.augment import moved_masks
 from kdistill.observations import OBSERVATIONS
-from kdistill.records import RationaleEntry, Side, Zone
+from kdistill.records import Place, RationaleEntry, Side, Zone
 from kdistill.sites import boxes, rasterise, to_frame
 
 #: Of a region that was moved at least this share has to be on the film still, or nobody is asked to look there.
@@ -41,17 +41,23 @@ class RegionTable:
         boxes: float64 [R, 2, 4], the boxes of each on the standard film; zeros in place of a missing second one.
     """
 
-    def __init__(self, regions: Iterable[Region], *, mirrored: bool = False) -> None:
-        self.regions = tuple(sorted(set(regions), key=lambda r: (OBSERVATIONS.index(r[0]), r[1] or "", r[2] or "")))
+    def __init__(self, regions: Iterable[Region], *, place: Place = "stated") -> None:
+        """Number the regions.
+
+        Args:
+            regions: In any order, repeats allowed.
+            place: Where they are put; a region that has no displaced place is left out.
+        """
+        placed = {region: found for region in set(regions) if (found := boxes(*region, place=place))}
+        self.regions = tuple(sorted(placed, key=lambda r: (OBSERVATIONS.index(r[0]), r[1] or "", r[2] or "")))
         self._rows = {region: row for row, region in enumerate(self.regions)}
         self.boxes = np.zeros((len(self.regions), 2, 4))
-        for row, (observation, side, zone) in enumerate(self.regions):
-            found = boxes(observation, side, zone, mirrored=mirrored)
-            self.boxes[row, : len(found)] = found
+        for row, region in enumerate(self.regions):
+            self.boxes[row, : len(placed[region])] = placed[region]
 
     def row(self, region: Region) -> int:
-        """The number of a region."""
-        return self._rows[region]
+        """The number of a region; -1 where it was left out."""
+        return self._rows.get(region, -1)
 
     def masks(self, num_patches: int) -> Tensor:
         """float32 [R, P]: share of each patch that lies inside each region of the standard film; the grid is square."""

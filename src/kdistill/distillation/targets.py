@@ -27,7 +27,7 @@ from kdistill.distillation.teacher_targets import TeacherTargets, load_teacher_t
 from kdistill.distillation.texts import Joined, impression_of, join, rationale_tokens, report_tokens
 from kdistill.errors import ConfigError, InputError
 from kdistill.observations import INDEX, NUM_OBSERVATIONS, LabelState
-from kdistill.records import Rationale, RationaleEntry, Study, read_jsonl
+from kdistill.records import Place, Rationale, RationaleEntry, Study, read_jsonl
 from kdistill.student.config import TextOrder
 
 RATIONALES, TEMPLATE = "rationales.jsonl", "template.jsonl"
@@ -161,9 +161,7 @@ def build_targets(
         for study, rationale in zip(studies, rationales, strict=True)
     )
     reports, texts, joined = join(reports, texts, spans, text_order)
-    regions, table = _regions(rationales if "where" in arm.terms else [None] * len(studies), arm.mirrored_sites)
-    if arm.mirrored_sites:
-        _count_mirrored(regions, table, count)
+    regions, table = _regions(rationales if "where" in arm.terms else [None] * len(studies), arm.sites, count)
     return TrainingTargets(
         studies=tuple(studies),
         image_rows=np.array([study.images[0].row for study in studies], dtype=np.int64),
@@ -228,12 +226,19 @@ def _teacher_targets(arm: ArmConfig, rationales_dir: Path) -> TeacherTargets | N
     return load_teacher_targets(rationales_dir)
 
 
-def _regions(rationales: Sequence[Rationale | None], mirrored: bool) -> tuple[np.ndarray, RegionTable]:
+def _regions(
+    rationales: Sequence[Rationale | None], place: Place, count: Callable[[str, int], None]
+) -> tuple[np.ndarray, RegionTable]:
     entries = [(row, entry) for row, rationale in enumerate(rationales) if rationale for entry in rationale.entries]
-    table = RegionTable((region_of(entry) for _, entry in entries), mirrored=mirrored)
+    table = RegionTable((region_of(entry) for _, entry in entries), place=place)
     rows = np.full((len(rationales), NUM_OBSERVATIONS), -1, dtype=np.int64)
     for row, entry in entries:
         rows[row, INDEX[entry.observation]] = table.row(region_of(entry))
+    match place:
+        case "mirrored":
+            _count_mirrored(rows, table, count)
+        case "displaced":
+            _count_displaced(rows, len({(row, entry.observation) for row, entry in entries}), count)
     return rows, table
 
 
@@ -242,6 +247,13 @@ def _count_mirrored(regions: np.ndarray, table: RegionTable, count: Callable[[st
     alike = table.alike_on_both_sides()[regions[regions >= 0]]
     count("where_region_mirrored", int((~alike).sum()))
     count("where_region_alike_on_both_sides", int(alike.sum()))
+
+
+def _count_displaced(regions: np.ndarray, num_stated: int, count: Callable[[str, int], None]) -> None:
+    """What the control moves; a site that fills the film has no other place, and its statements no where term."""
+    displaced = int((regions >= 0).sum())
+    count("where_region_displaced", displaced)
+    count("where_region_without_another_place", num_stated - displaced)
 
 
 def _statements(index: Sequence[int | None], teacher: TeacherTargets | None) -> np.ndarray:
