@@ -13,10 +13,13 @@ from kdistill.audit.localisation import (
     pointing_hits,
     rank_correlation,
     regions,
+    size_terciles,
+    summed,
 )
 from kdistill.audit.maps import MapCases
 from kdistill.audit.pointing import Method, pointing_rows
 from kdistill.audit.resampling import PatientBootstrap
+from kdistill.audit.rows import AuditRow
 from kdistill.audit.saliency import (
     centre_gaussian,
     grad_cam,
@@ -113,6 +116,63 @@ def test_evidence_maps_are_compared_with_those_of_other_arms(masks: np.ndarray) 
     versus = rows["pointing_game_vs_label"]
     assert versus.passed is True and versus.value == 1.0 and versus.baseline is not None and versus.baseline < 0.05
     assert (rows["pointing_game_vs_absent"].reason or "").startswith("not run: the recipe has no arm absent")
+
+
+def test_scores_are_told_apart_by_the_size_of_the_finding() -> None:
+    """A map that finds large squares and misses small ones; 30 cases of each of three sizes, by hand."""
+    edges = np.repeat([4, 12, 24], 30)
+    masks = np.zeros((90, SIZE, SIZE), dtype=np.uint8)
+    for mask, edge in zip(masks, edges, strict=True):
+        mask[8 : 8 + edge, 8 : 8 + edge] = 1
+    maps = planted_maps(masks)
+    maps[edges == 4] = maps[edges == 4][:, ::-1, ::-1]
+    cases = cases_of(masks)
+    boot = PatientBootstrap(cases.patient_ids, 200, seed=0)
+    attention = {"full": Method("attention", "full", [(cases, maps), (cases, maps)])}
+    rows = {row.test: row for row in pointing_rows(attention, [], "full", boot)}
+    for measure in ("pointing_game", "mask_mass"):
+        assert [rows[f"{measure}_{size}"].value for size in ("small", "medium", "large")] == pytest.approx([0, 1, 1])
+        assert [rows[f"{measure}_{size}"].n for size in ("small", "medium", "large")] == [30, 30, 30]
+        assert rows[measure].value == pytest.approx(2 / 3) and rows[measure].n == 90
+    assert rows["mask_mass_small"].baseline == pytest.approx(16 / SIZE**2)
+    assert rows["pointing_game_large"].baseline == pytest.approx(36 / GRID**2)
+    assert "at most 0.39% of the image" in (rows["pointing_game_small"].reason or "")
+
+
+def test_terciles_keep_equal_areas_together() -> None:
+    masks = np.zeros((7, 4, 4), dtype=np.uint8)
+    for mask, area in zip(masks, (1, 1, 1, 2, 5, 9, 9), strict=True):
+        mask.ravel()[:area] = 1
+    third, bounds = size_terciles(masks)
+    assert third.tolist() == [0, 0, 0, 1, 1, 2, 2] and bounds == (1 / 16, 5 / 16)
+    same = np.ones((4, 4, 4), dtype=np.uint8)
+    assert size_terciles(same)[0].tolist() == [0, 0, 0, 0]
+    cases = cases_of(np.ones((4, SIZE, SIZE), dtype=np.uint8))
+    boot = PatientBootstrap(cases.patient_ids, 200, seed=0)
+    method = Method("attention", "full", [(cases, random_maps(4, GRID, 0))])
+    rows = {row.test: row for row in pointing_rows({"full": method}, [], "full", boot)}
+    assert rows["pointing_game_small"].n == 4 and rows["pointing_game_large"].value is None
+    assert (rows["pointing_game_large"].reason or "").startswith("not run: no mask is of this size")
+
+
+def test_students_of_different_grids_play_on_a_common_one(masks: np.ndarray) -> None:
+    """A fine map and the same mass on the coarse grid score alike; the mass inside a mask stays the fine one's."""
+    fine = random_maps(NUM, 2 * GRID, 3)
+    coarse = summed(fine, GRID)
+    assert coarse.sum((1, 2)) == pytest.approx(np.ones(NUM))
+    assert coarse[0, 0, 1] == pytest.approx(fine[0, :2, 2:4].sum())
+    cases = cases_of(masks)
+    boot = PatientBootstrap(cases.patient_ids, 200, seed=0)
+
+    def score(maps: np.ndarray, grid: int | None) -> dict[str, AuditRow]:
+        attention = {"full": Method("attention", "full", [(cases, maps)])}
+        return {row.test: row for row in pointing_rows(attention, [], "full", boot, (), grid)}
+
+    common, alone, own = score(fine, GRID), score(coarse, None), score(fine, None)
+    assert common["pointing_game"] == alone["pointing_game"] != own["pointing_game"]
+    assert common["mask_mass"] == own["mask_mass"]
+    with pytest.raises(ValueError, match="does not divide"):
+        summed(fine, 5)
 
 
 def test_integrated_gradients_of_a_linear_model() -> None:

@@ -45,8 +45,8 @@ class AuditConfig(ConfigModel):
     pointing_grid: int | None = Field(
         default=None,
         ge=1,
-        description="Patches a side on which the pointing game is played; finer maps are summed to it, so that students "
-        "with different grids can be compared. null: each student's own grid.",
+        description="Patches a side on which the pointing game is played; finer maps are summed to it, so that "
+        "students with different grids can be compared. null: each student's own grid.",
     )
     num_gradient_studies: int = Field(
         default=64, ge=1, description="Of those, studies for integrated gradients (the costliest method, first seed)."
