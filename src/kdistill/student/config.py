@@ -10,6 +10,7 @@ from kdistill.config import ConfigModel
 
 ReasoningInput = Literal["observations", "patches", "both"]
 ConclusionKind = Literal["none", "soft", "decided"]
+SideSource = Literal["embedding", "map"]
 TextOrder = Literal["apart", "rationale_first", "report_first"]
 
 
@@ -129,6 +130,10 @@ class StudentConfig(ConfigModel):
     text_order: TextOrder = Field(
         default="apart",
         description="Report and rationale: two texts that do not see each other, or one, the second after the first.",
+    )
+    side_source: SideSource = Field(
+        default="embedding",
+        description="What an observation's side is read from: its embedding, or also in which half its map lies (map).",
     )
     query_init: Literal["random", "literature"] = Field(
         default="random",

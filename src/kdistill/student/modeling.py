@@ -57,7 +57,11 @@ class KDistillStudent(AdaptableModel):
         width = config.hidden_size
         self.vision = build_vision(config)
         self.queries = ObservationQueries(
-            self.vision.out_channels, width, config.num_observations, dropout=config.dropout
+            self.vision.out_channels,
+            width,
+            config.num_observations,
+            dropout=config.dropout,
+            side_source=config.side_source,
         )
         self.language = AutoModelForCausalLM.from_config(
             config.language_config(), attn_implementation=_attention_implementation()
