@@ -14,7 +14,7 @@ from kdistill.evaluation.compare import holm
 from kdistill.pipeline.recipe import load_recipe, recipes_dir
 from kdistill.pipeline.report_plots import Reliability, reliability_plot
 from kdistill.pipeline.run import run_recipe
-from kdistill.pipeline.sweep import find_sweep, load_sweep
+from kdistill.pipeline.sweep_settings import find_sweep, load_sweep
 
 from .test_swap import smallest
 from .tiny import TINY, kdistill, write_recipe

@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Run a recipe: literature, teacher, rationales, students, scores, audit and the report. A sweep: all its runs."""
     from kdistill.pipeline.recipe import load_recipe
-    from kdistill.pipeline.sweep import find_sweep
+    from kdistill.pipeline.sweep_settings import find_sweep
 
     if (sweep := find_sweep(recipe)) is not None:
         _run_sweep(sweep, overrides or [], out, resume, fresh, dry_run, as_json)
@@ -67,7 +67,8 @@ def run(
 def _run_sweep(
     path: Path, overrides: list[str], out: Path | None, resume: bool, fresh: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from kdistill.pipeline.sweep import load_sweep, run_sweep
+    from kdistill.pipeline.sweep import run_sweep
+    from kdistill.pipeline.sweep_settings import load_sweep
 
     sweep, recipes = load_sweep(path, overrides)
     out_dir = out or Path("runs") / sweep.name

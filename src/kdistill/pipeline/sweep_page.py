@@ -14,7 +14,7 @@ from kdistill.explain.html import asset, document, table, text
 from kdistill.pipeline.report_files import RunFiles, load_run
 from kdistill.pipeline.report_plots import Interval, Line, Reliability, forest_plot, line_plot, reliability_plot
 from kdistill.pipeline.report_tables import figure, missing
-from kdistill.pipeline.sweep import Setting, Sweep
+from kdistill.pipeline.sweep_settings import Setting, Sweep
 
 PAGE, TABLE, FIGURES = "sweep.html", "table.md", "sweep.json"
 #: Arm whose reliability is drawn.

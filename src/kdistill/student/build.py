@@ -82,6 +82,7 @@ def build_model(
         conclusions=settings.conclusions,
         text_order=text_order,
         text_gradient=settings.text_gradient,
+        side_source=settings.side_source,
         teacher_hidden_size=teacher_hidden_size,
         token_ids=token_ids(tokenizer),
     )

@@ -10,6 +10,7 @@ from kdistill.config import ConfigModel
 
 ReasoningInput = Literal["observations", "patches", "both"]
 ConclusionKind = Literal["none", "soft", "decided"]
+SideSource = Literal["embedding", "map"]
 TextOrder = Literal["apart", "rationale_first", "report_first"]
 
 #: Pixels from one patch of the small encoder to the next.
@@ -173,6 +174,10 @@ class StudentConfig(ConfigModel):
         default="apart",
         description="Report and rationale: two texts that do not see each other, or one, the second after the first.",
     )
+    side_source: SideSource = Field(
+        default="embedding",
+        description="What an observation's side is read from: its embedding, or also in which half its map lies (map).",
+    )
     query_init: Literal["random", "literature"] = Field(
         default="random",
         description="Where the observation queries begin: at random, or at the teacher's embedding of what the "
@@ -191,10 +196,12 @@ class StudentConfig(ConfigModel):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `patches` out where it is the default: runs that were begun before it existed keep their hash."""
+        """Leave out what came later and is at its default: runs that were begun before it existed keep their hash."""
         found: dict[str, Any] = handler(self)
         if self.patches == SinglePatches():
             found.pop("patches", None)
+        if self.side_source == "embedding":
+            found.pop("side_source", None)
         return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from kdistill.observations import NUM_OBSERVATIONS
-from kdistill.student.config import CoarseAndFinePatches, ConclusionKind, TextOrder
+from kdistill.student.config import CoarseAndFinePatches, ConclusionKind, SideSource, TextOrder
 
 
 class KDistillConfig(PretrainedConfig):
@@ -28,6 +28,7 @@ class KDistillConfig(PretrainedConfig):
         dropout: Dropout on the observation embeddings.
         conclusions: What the prefix says of the label head's conclusions: "none", "soft" or "decided".
         text_order: Whether report and rationale are "apart", or one text: "rationale_first" or "report_first".
+        side_source: Whether an observation's side is read from its "embedding" alone, or also from its "map".
         text_gradient: Whether losses on texts reach the vision side.
         teacher_hidden_size: Width of the teacher's statement embeddings (semantic projection); 0: no projection.
         token_ids: Ids of "report", "impression", "rationale" (they start a section) and "eos" in the tokenizer.
@@ -49,6 +50,7 @@ class KDistillConfig(PretrainedConfig):
         dropout: float = 0.0,
         conclusions: ConclusionKind = "none",
         text_order: TextOrder = "apart",
+        side_source: SideSource = "embedding",
         text_gradient: bool = True,
         teacher_hidden_size: int = 0,
         token_ids: dict[str, int] | None = None,
@@ -68,6 +70,7 @@ class KDistillConfig(PretrainedConfig):
         self.dropout = dropout
         self.conclusions = conclusions
         self.text_order = text_order
+        self.side_source = side_source
         self.text_gradient = text_gradient
         self.teacher_hidden_size = teacher_hidden_size
         self.token_ids = token_ids if token_ids is not None else {}

@@ -71,6 +71,7 @@ class KDistillStudent(AdaptableModel):
             dropout=config.dropout,
             context_channels=self.vision.context_channels,
             modulation=fine.modulation if fine is not None else 0.0,
+            side_source=config.side_source,
         )
         self.language = AutoModelForCausalLM.from_config(
             config.language_config(), attn_implementation=_attention_implementation()

@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from kdistill.observations import OBSERVATIONS
 from kdistill.sites import SITES
-from kdistill.student.config import ConclusionKind
+from kdistill.student.config import ConclusionKind, SideSource
 from kdistill.student.vision import position_encoding
 
 NUM_SIDES = 3
@@ -38,6 +38,8 @@ class Mlp(nn.Module):
         return x + self.layers(self.norm(x))
 
 
+#: Less of a map than this in one half counts as this: a side must not hang on the eighth decimal of an attention.
+MIN_SHARE: Final = 0.01
 #: Keeps the first maps broad, so that no patch is shut out before anything was learned.
 KEY_GAIN = 0.3
 
@@ -131,6 +133,12 @@ class ObservationQueries(nn.Module):
 
     With `context_channels` the features hold, behind `channels` local ones, the coarse features at the same place; s_lp
     is then modulated by them (see `ContextGate`), and everything else above still reads the local ones alone.
+
+    The side is read from e_l; with `side_source: map` also from where the map lies,
+
+        side_l = W_side e_l + b + V m_l,   m_l = (log sum_{p left} a_lp, log sum_{p right} a_lp), sums >= MIN_SHARE
+
+    so that side and map, which tell a reader the same thing, rest on the same evidence.
     """
 
     def __init__(
@@ -141,6 +149,7 @@ class ObservationQueries(nn.Module):
         dropout: float,
         context_channels: int = 0,
         modulation: float = 0.0,
+        side_source: SideSource = "embedding",
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -163,6 +172,7 @@ class ObservationQueries(nn.Module):
         self.classifier = nn.Parameter(torch.zeros(num_observations, hidden_size))
         self.classifier_bias = nn.Parameter(torch.zeros(num_observations))
         self.side = nn.Linear(hidden_size, NUM_SIDES)
+        self.side_of_map = nn.Parameter(torch.zeros(NUM_SIDES, 2)) if side_source == "map" else None
 
     def reset(self) -> None:
         """Draw the parameters that belong to no layer (see `KDistillStudent._init_weights`)."""
@@ -172,6 +182,8 @@ class ObservationQueries(nn.Module):
         init.normal_(self.identity, std=0.5)
         init.normal_(self.classifier, std=0.02)
         init.constant_(self.classifier_bias, PRIOR_LOGIT)
+        if self.side_of_map is not None:
+            init.zeros_(self.side_of_map)  # a side begins at what the embedding says
 
     @torch.no_grad()
     def start_from(self, embeddings: Tensor) -> None:
@@ -210,7 +222,22 @@ class ObservationQueries(nn.Module):
         embeddings = self.dropout(self.out_norm(self.mlp(pooled)))
         attended = (attention * evidence).sum(-1)
         logits = (embeddings.float() * self.classifier).sum(-1) + attended + self.classifier_bias
-        return ObservationOutput(embeddings, logits, self.side(embeddings).float(), log_attention)
+        side_logits = self.side(embeddings).float()
+        if self.side_of_map is not None:
+            side_logits = side_logits + half_shares(log_attention) @ self.side_of_map.T
+        return ObservationOutput(embeddings, logits, side_logits, log_attention)
+
+
+def half_shares(log_attention: Tensor) -> Tensor:
+    """Logarithm of each map's mass in the patient's left and right half, [B, L, P] -> [B, L, 2].
+
+    The film shows the patient's left on its right. P is a square grid; a middle column belongs to both halves alike.
+    """
+    width = int(log_attention.shape[-1] ** 0.5)
+    columns = torch.arange(width, device=log_attention.device)
+    in_left = (torch.sign(2 * columns - (width - 1)) + 1) / 2
+    rows = log_attention.exp().unflatten(-1, (-1, width)).sum(-2)
+    return torch.stack([rows @ in_left, rows @ (1 - in_left)], dim=-1).clamp_min(MIN_SHARE).log()
 
 
 _HAS_SIDE: Final = tuple(SITES[name].lateralised for name in OBSERVATIONS)

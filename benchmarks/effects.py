@@ -1,0 +1,275 @@
+"""What the parts that are off by default are worth: finished settings of recipes/effects.yaml against each other.
+
+    python benchmarks/effects.py extract runs/effects > benchmarks/effects.json
+    python benchmarks/effects.py table benchmarks/effects.json
+
+`extract` reads predictions and truth of the test studies, which every setting shares, and compares students of several
+runs as evaluation compares arms of one: the same patients drawn, the same patients swapped, Holm over a measure's
+comparisons. `table` prints them. A setting that was not run is named as such (docs/protocol.md, sixth protocol).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from results_table import Row, number, signed, with_interval
+
+from kdistill.evaluation.bootstrap import Estimate
+from kdistill.evaluation.compare import paired_difference
+from kdistill.evaluation.comparisons import Comparison, Field, compare_arms
+from kdistill.evaluation.config import ComparisonSpec, EvaluationConfig, PrimaryEndpoint
+from kdistill.evaluation.scores import Entry, Outputs, all_families, score_arm
+from kdistill.observations import OBSERVATIONS
+
+
+class Student(NamedTuple):
+    """An arm of a setting."""
+
+    setting: str
+    arm: str = "full"
+
+    @property
+    def key(self) -> str:
+        """Its name among the students of all settings."""
+        return f"{self.setting}/{self.arm}"
+
+
+class Part(NamedTuple):
+    """A part, and the two students that differ in it alone."""
+
+    name: str
+    with_it: Student
+    without: Student
+
+
+_JOINT: Final = Student("joint")
+PARTS: Final = (
+    Part("consistency term", Student("joint", "full_consistency"), _JOINT),
+    Part("counterfactual term", Student("joint", "full_counterfactual"), _JOINT),
+    Part("token term on own texts", Student("joint", "full_on_policy"), _JOINT),
+    Part("two stages", Student("two-stages"), _JOINT),
+    Part("no gradient from texts to vision", Student("no-text-gradient"), _JOINT),
+    Part("queries from literature, 3,000 studies", Student("literature-3000"), _JOINT),
+    Part("queries from literature, 300 studies", Student("literature-300"), Student("random-300")),
+    Part("queries from literature, 30 studies", Student("literature-30"), Student("random-30")),
+    Part("where term in the found frame", Student("frame-found"), _JOINT),
+    Part("augmentation", Student("augmented"), _JOINT),
+)
+#: (name of the comparison, average) of the columns.
+MEASURES: Final = (("report_f1", "micro"), ("rationale_f1", "micro"), ("auc", "micro"), ("auc", "macro"))
+RARE: Final = "auc of the rarer half"
+#: Audit figures that a part was made for.
+AUDIT: Final = (
+    "counterfactual_necessity_report",
+    "counterfactual_necessity_head",
+    "off_target_stability_head",
+    "report_vs_probability",
+    "shortcut_effect_report",
+    "pointing_game",
+)
+NUM_SWAPS: Final = 2000
+NUM_RESAMPLES: Final = 1000
+
+
+def extract(sweep: Path) -> dict[str, Any]:
+    """Scores, differences and audit figures of the settings that are finished."""
+    done = sorted(path.parent.parent.name for path in sweep.glob("*/audit/manifest.json"))
+    parts = [part for part in PARTS if {part.with_it.setting, part.without.setting} <= set(done)]
+    students = list(dict.fromkeys(s for part in parts for s in (part.without, part.with_it)))
+    field = _field(sweep, students)
+    config = EvaluationConfig(
+        primary=PrimaryEndpoint(baselines=()),
+        num_permutations=NUM_SWAPS,
+        num_bootstrap=NUM_RESAMPLES,
+        comparisons=tuple(_specs(parts)),
+    )
+    rows = [
+        row for row in compare_arms(field, config) if row.observation is None and (row.name, row.average) in MEASURES
+    ]
+    rare = _rare(sweep / "joint")
+    return {
+        "commit": json.loads((sweep / "joint" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))[
+            "git_commit"
+        ],
+        "settings": done,
+        "rare": rare,
+        "scores": [_score(entry) for entry in field.entries if _is_shown(entry)],
+        "differences": [*map(_kept, rows), *_rare_differences(field.entries, parts, rare)],
+        "audit": list(_audit(sweep, students)),
+    }
+
+
+def _specs(parts: Iterable[Part]) -> Iterator[ComparisonSpec]:
+    for part in parts:
+        for name in ("report_f1", "rationale_f1", "auc"):
+            yield ComparisonSpec.model_validate({"name": name, "arm": part.with_it.key, "baseline": part.without.key})
+
+
+def _field(sweep: Path, students: Sequence[Student]) -> Field:
+    """Every student's outputs on the one test split, under its key."""
+    from kdistill.evaluation.cohort import load_cohort, load_outputs, load_reference
+    from kdistill.evaluation.scores import make_scope
+    from kdistill.labelers.config import RulesLabelerConfig
+    from kdistill.labelers.labeler import RememberingLabeler, labeler_id, open_labeler
+
+    studies, labels = sweep / "joint" / "studies", sweep / "joint" / "labels"
+    labeler, cohort = RememberingLabeler(open_labeler(RulesLabelerConfig())), load_cohort(studies, "test")
+    truth = load_reference("truth", cohort, studies, labels, labeler)
+    if truth is None:
+        raise SystemExit(f"{studies}: no ground truth")
+    reference = truth[0]
+    scope = make_scope("test", np.arange(len(cohort.studies)), cohort.patient_ids, num_bootstrap=NUM_RESAMPLES, seed=0)
+    arms: dict[str, list[Outputs]] = {}
+    entries: list[Entry] = []
+    for student in students:
+        if load_cohort(sweep / student.setting / "studies", "test").study_ids != cohort.study_ids:
+            raise SystemExit(f"{student.setting}: other test studies than joint's")
+        folders = sorted((sweep / student.setting / "student" / student.arm).glob("seed-*/manifest.json"))
+        arms[student.key] = [
+            load_outputs(
+                student.key, int(f.parent.name.removeprefix("seed-")), f.parent, cohort, labeler, with_text=False
+            )
+            for f in folders
+        ]
+        name = labeler_id(labeler)
+        entries += score_arm(arms[student.key], reference, scope, all_families(), labeler=name, num_bins=10)
+    return Field(arms, reference, scope, entries)
+
+
+def _is_shown(entry: Entry) -> bool:
+    score = entry.score
+    policy = "negative" if score.name == "auc" else "positive"
+    return (score.name, score.average) in MEASURES and score.observations == 14 and score.uncertain == policy
+
+
+def _score(entry: Entry) -> dict[str, Any]:
+    score = entry.score
+    return {
+        **{key: getattr(score, key) for key in ("name", "arm", "average", "value", "ci95", "n")},
+        "seeds": list(score.seeds),
+    }
+
+
+def _kept(row: Comparison) -> dict[str, Any]:
+    keys = ("name", "arm", "baseline", "average", "difference", "ci95", "p", "p_holm", "n")
+    return {key: getattr(row, key) for key in keys}
+
+
+def _rare(run: Path) -> list[str]:
+    """The seven observations that the fewest training reports state, "No Finding" aside."""
+    from kdistill.distillation.labels import load_stated_labels
+    from kdistill.studies.store import load_studies
+
+    stated = load_stated_labels("explicit", run / "labels", run / "rationales")
+    names = [name for name in OBSERVATIONS if name != "No Finding"]
+    ids = [study.study_id for study in load_studies(run / "studies", "train")]
+    counts = {name: sum(stated[study].get(name) in (1, -1) for study in ids if study in stated) for name in names}
+    return sorted(names, key=lambda name: counts[name])[:7]
+
+
+def _rare_differences(entries: Iterable[Entry], parts: Iterable[Part], rare: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Differences of the mean AUC over the rare observations: intervals only."""
+    found: dict[str, list[Estimate]] = {}
+    for entry in entries:
+        if entry.score.name == "auc" and entry.score.observation in rare:
+            found.setdefault(entry.score.arm, []).append(entry.estimate)
+    for part in parts:
+        row = paired_difference(_mean(found[part.with_it.key]), _mean(found[part.without.key]))
+        yield {
+            **{"name": RARE, "arm": part.with_it.key, "baseline": part.without.key, "average": "macro"},
+            **{"difference": row.difference, "ci95": row.ci95, "p": None, "p_holm": None},
+        }
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    values, samples = [e.value for e in estimates], [e.samples for e in estimates]
+    if any(value is None for value in values) or any(drawn is None for drawn in samples):
+        return Estimate(None, None, "one of the observations has no AUC")
+    return Estimate(float(np.mean(values)), np.mean(samples, axis=0), None)  # type: ignore[arg-type]
+
+
+def _audit(sweep: Path, students: Iterable[Student]) -> Iterator[dict[str, Any]]:
+    for student in students:
+        rows = json.loads((sweep / student.setting / "audit" / "audit.json").read_text(encoding="utf-8"))
+        for row in rows:
+            if row["arm"] == student.arm and row["test"] in AUDIT:
+                yield {"student": student.key, **{key: row[key] for key in ("test", "value", "ci95", "n", "baseline")}}
+
+
+COLUMNS: Final = (*MEASURES, (RARE, "macro"))
+TITLES: Final = ("report_f1", "rationale_f1", "micro-AUC", "macro-AUC", "macro-AUC, rarer half")
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Markdown: differences, then the students themselves, then the audit's figures."""
+    return "\n\n".join("\n".join(lines) for lines in (_differences(found), _students(found), _audited(found)))
+
+
+def _differences(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"| part | {' | '.join(TITLES)} |"
+    yield "|---" * (1 + len(TITLES)) + "|"
+    missing = []
+    for part in PARTS:
+        if not {part.with_it.setting, part.without.setting} <= set(found["settings"]):
+            missing.append(part.name)
+            continue
+        cells = [_cell(_row(found["differences"], part, name, average)) for name, average in COLUMNS]
+        yield f"| {part.name} | {' | '.join(cells)} |"
+    if missing:
+        yield ""
+        yield f"Not run: {'; '.join(missing)}."
+
+
+def _row(rows: Iterable[Row], part: Part, name: str, average: str) -> Row | None:
+    wanted = (part.with_it.key, part.without.key, name, average)
+    return next((r for r in rows if (r["arm"], r["baseline"], r["name"], r["average"]) == wanted), None)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or row["difference"] is None:
+        return "-"
+    low, high = row["ci95"]
+    p = "" if row["p_holm"] is None else f", p {row['p_holm']:.3f}"
+    return f"{signed(row['difference'])} [{signed(low)}, {signed(high)}]{p}"
+
+
+def _students(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"| student | seeds | {' | '.join(TITLES[:-1])} |"
+    yield "|---" * (1 + len(TITLES)) + "|"
+    for key in dict.fromkeys(row["arm"] for row in found["scores"]):
+        rows = {(row["name"], row["average"]): row for row in found["scores"] if row["arm"] == key}
+        seeds = len(next(iter(rows.values()))["seeds"])
+        yield f"| {key} | {seeds} | {' | '.join(with_interval(rows.get(measure)) for measure in MEASURES)} |"
+
+
+def _audited(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"| student | {' | '.join(AUDIT)} |"
+    yield "|---" * (1 + len(AUDIT)) + "|"
+    for key in dict.fromkeys(row["student"] for row in found["audit"]):
+        rows = {row["test"]: row for row in found["audit"] if row["student"] == key}
+        yield f"| {key} | {' | '.join(_audit_cell(rows.get(test)) for test in AUDIT)} |"
+
+
+def _audit_cell(row: Row | None) -> str:
+    return "-" if row is None or row["value"] is None else f"{number(row['value'])} (n {row['n']})"
+
+
+def main() -> None:
+    """Print JSON or Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("extract", "table"))
+    parser.add_argument("path", type=Path, help="folder of the sweep, or the extracted JSON")
+    chosen = parser.parse_args()
+    if chosen.command == "extract":
+        print(json.dumps(extract(chosen.path), indent=1, allow_nan=False))
+    else:
+        print(table(json.loads(chosen.path.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()
