@@ -78,8 +78,8 @@ NUM_RESAMPLES: Final = 1000
 
 def extract(sweep: Path) -> dict[str, Any]:
     """Scores, differences and audit figures of the settings that are finished."""
-    done = sorted(path.parent.parent.name for path in sweep.glob("*/audit/manifest.json"))
-    parts = [part for part in PARTS if {part.with_it.setting, part.without.setting} <= set(done)]
+    done = sorted(_finished(sweep))
+    parts = [part for part in PARTS if {part.with_it.key, part.without.key} <= set(done)]
     students = list(dict.fromkeys(s for part in parts for s in (part.without, part.with_it)))
     field = _field(sweep, students)
     config = EvaluationConfig(
@@ -96,12 +96,20 @@ def extract(sweep: Path) -> dict[str, Any]:
         "commit": json.loads((sweep / "joint" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))[
             "git_commit"
         ],
-        "settings": done,
+        "students": done,
         "rare": rare,
         "scores": [_score(entry) for entry in field.entries if _is_shown(entry)],
         "differences": [*map(_kept, rows), *_rare_differences(field.entries, parts, rare)],
         "audit": list(_audit(sweep, students)),
     }
+
+
+def _finished(sweep: Path) -> Iterator[str]:
+    """Students of the settings that were run to their end."""
+    for audit in sweep.glob("*/audit/manifest.json"):
+        run = audit.parent.parent
+        for arm in {path.parent.parent.name for path in run.glob("student/*/seed-*/manifest.json")}:
+            yield Student(run.name, arm).key
 
 
 def _specs(parts: Iterable[Part]) -> Iterator[ComparisonSpec]:
@@ -215,7 +223,7 @@ def _differences(found: Mapping[str, Any]) -> Iterator[str]:
     yield "|---" * (1 + len(TITLES)) + "|"
     missing = []
     for part in PARTS:
-        if not {part.with_it.setting, part.without.setting} <= set(found["settings"]):
+        if not {part.with_it.key, part.without.key} <= set(found["students"]):
             missing.append(part.name)
             continue
         cells = [_cell(_row(found["differences"], part, name, average)) for name, average in COLUMNS]
