@@ -168,7 +168,7 @@ def _teacher_arrays(offsets: np.ndarray, vocabulary: int, num_statements: int) -
     )
 
 
-def contestants(sizes: Sizes, *, two_grids: bool) -> tuple[Contestant, Contestant, VisitOrder]:
+def contestants(sizes: Sizes, *, two_grids: bool = False) -> tuple[Contestant, Contestant, VisitOrder]:
     """`full` and the same without the teacher's terms (or with one grid of patches): equal batches."""
     world = config_for(sizes.num_studies * 10 // 7 + 1, size_px=sizes.size_px)
     plans = sample_plans(world)["train"][: sizes.num_studies]
