@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdistill.observations import OBSERVATIONS
@@ -161,6 +161,7 @@ def test_what_is_alike_on_both_sides_is_displaced_too():
     assert boxes("Lung Opacity", place="displaced") == () and boxes("No Finding", place="displaced") == ()
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.tuples(*[st.integers(0, 100)] * 4).filter(lambda edges: edges[0] < edges[2] and edges[1] < edges[3]),
 )
