@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import pydicom
@@ -30,12 +33,20 @@ from kdistill.explain.config import ExplainConfig
 from kdistill.explain.reading import Reading
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import NUM_OBSERVATIONS
+from kdistill.studies.decoding import DecoderPool
 
 from ..explain.conftest import make_library
 from ..explain.test_exports import a_reading, film
 
 __all__ = ["film"]
 QUICK = SendConfig(aet="KDISTILL", timeout_s=60, attempts=3, first_pause_s=0.05, longest_pause_s=0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected() -> Iterator[None]:
+    """Left sockets are collected here, where the modules ignore them, and not in somebody else's test."""
+    yield
+    gc.collect()
 
 
 class Held:
@@ -78,13 +89,21 @@ def kept() -> Kept:
     return Kept()
 
 
+@cache
+def _pool() -> DecoderPool:
+    """One decoding child for all tests: starting one takes longer than most of them."""
+    pool = DecoderPool(1, require_chest=False).__enter__()
+    atexit.register(pool.__exit__, None, None, None)
+    return pool
+
+
 @contextmanager
 def listening(
     reader: Held, destination: Destination, *, outbox: FolderDestination | None = None, **settings: object
 ) -> Iterator[Listener]:
-    config = ListenConfig.model_validate({"port": 0, "decoders": 1, "acse_timeout_s": 30, **settings})
+    config = ListenConfig.model_validate({"port": 0, "acse_timeout_s": 30, **settings})
     context = ExplanationContext(Held.name, Held.thresholds, make_library(), RuleLabeler(), ExplainConfig())
-    with quiet_network(), Listener(reader, context, config, QUICK, destination, outbox) as found:
+    with quiet_network(), Listener(reader, context, _pool(), config, QUICK, destination, outbox) as found:
         yield found
 
 

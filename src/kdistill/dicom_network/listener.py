@@ -43,6 +43,7 @@ class Listener:
     Args:
         reader: The student.
         context: See `ExplanationContext`.
+        pool: Where images are decoded, with `require_chest=False`: the desk judges, with a status of its own.
         config: Where, to whom, how much.
         sending: How results travel.
         destination: Where to.
@@ -53,6 +54,7 @@ class Listener:
         self,
         reader: ImageReader,
         context: ExplanationContext,
+        pool: DecoderPool,
         config: ListenConfig,
         sending: SendConfig,
         destination: Destination,
@@ -60,10 +62,9 @@ class Listener:
     ) -> None:
         self.counts, self._config = Counts(), config
         self._formats: tuple[ExplainFormat, ...] = ("dicom-sr", "dicom-sc") if config.overlay else ("dicom-sr",)
-        self._pool = DecoderPool(config.decoders, require_chest=False)  # the desk judges, with a status of its own
         self._jobs = Jobs(reader, context, _queue_config(config))
         self._jobs.on_end = lambda job, seconds: self._ended.put(job)
-        self._desk = Desk(self._jobs, self._pool, config, self.counts)
+        self._desk = Desk(self._jobs, pool, config, self.counts)
         self._ended: queue.Queue[Job | None] = queue.Queue()
         self._hurry = threading.Event()
         self._courier = Courier(destination, sending, self.counts, outbox=outbox, wait=self._hurry.wait)
@@ -71,12 +72,10 @@ class Listener:
         self._receiver: Receiver | None = None
 
     def __enter__(self) -> Listener:
-        self._pool.__enter__()
         try:
             self._receiver = Receiver(self._config, self._desk, self.counts)
         except BaseException:
             self._jobs.close()
-            self._pool.__exit__(None, None, None)
             raise
         self._sender.start()
         return self
@@ -91,7 +90,6 @@ class Listener:
         self._hurry.set()
         self._ended.put(None)
         self._sender.join()
-        self._pool.__exit__(kind, error, trace)
 
     @property
     def port(self) -> int:

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_network() -> Iterator[None]:
-    """Keep pynetdicom and pydicom from logging and warning; for a whole process, entered by its main thread.
+    """Keep pynetdicom, pydicom and highdicom from logging and warning; for a whole process, entered by its main thread.
 
     The log handlers that pynetdicom binds to each association are left out too: they would write every message as text
     only to have it dropped.
     """
     from pynetdicom import _config
 
-    loggers = [logging.getLogger(name) for name in ("pynetdicom", "pydicom")]
+    loggers = [logging.getLogger(name) for name in ("pynetdicom", "pydicom", "highdicom")]
     before, handlers = [logger.level for logger in loggers], _config.LOG_HANDLER_LEVEL
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)

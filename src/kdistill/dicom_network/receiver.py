@@ -8,6 +8,7 @@ Source: DICOM PS3.8 9.3 (units of the upper layer), PS3.7 9.1.1 (C-STORE), PS3.4
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import logging
@@ -84,7 +85,7 @@ class Receiver:
         entity = _entity_of(config)
         watch = _Watch(config)
         try:
-            self._server = entity.make_server(
+            self._server: Any = entity.make_server(
                 (config.host, config.port),
                 evt_handlers=[
                     (evt.EVT_C_STORE, self._stored),
@@ -122,7 +123,7 @@ class Receiver:
         _end(self._server.active_associations)
 
     def _stored(self, event: evt.Event) -> Any:
-        request = event.request
+        request: Any = event.request
         stream = request.DataSet
         sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
         data = as_file(sop_class, instance, str(event.context.transfer_syntax), stream.getvalue() if stream else b"")
@@ -183,8 +184,9 @@ class _Handler(RequestHandler):
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        link: Any = association.dul.socket
-        link.recv = functools.partial(_receive, link, self.server.config.network_timeout_s)  # there is no hook for it
+        link: Any = association.dul.socket  # there is no hook for either:
+        link.recv = functools.partial(_receive, link, self.server.config.network_timeout_s)
+        link._shutdown_socket = functools.partial(_close, link)
         return association
 
 
@@ -201,6 +203,14 @@ def _receive(link: Any, seconds: float, number: int) -> bytearray:
             break
         found.extend(more)
     return found
+
+
+def _close(link: Any) -> None:
+    """Close a connection also where the peer has closed it first: pynetdicom's own then leaves it open."""
+    if link.socket is not None:
+        with contextlib.suppress(OSError):
+            link.socket.shutdown(socket.SHUT_RDWR)
+        link.socket.close()
 
 
 @dataclass
@@ -250,9 +260,8 @@ def _end(associations: Sequence[Association], patience_s: float = 5.0) -> None:
             association.abort(block=False)
     time.sleep(0.1)  # the abort leaves
     for association in associations:
-        link: Any = association.dul.socket
-        if link is not None and link.socket is not None:
-            link._shutdown_socket()
+        if association.dul.socket is not None:
+            _close(association.dul.socket)
     killers = [threading.Thread(target=association.kill, daemon=True) for association in associations]
     for killer in killers:
         killer.start()

@@ -91,11 +91,13 @@ def listen_run(
     destination = destination_of(target, sending)
     outbox = FolderDestination(FolderTarget(path=way.outbox)) if way.outbox is not None else None
     from kdistill.explain.student_reader import load_reader
+    from kdistill.studies.decoding import DecoderPool
 
     reader = load_reader(student_dir)
     context = load_context(run_dir, reader.name, reader.thresholds, quality=policy)
-    with SignalWatch() as watch, quiet_network():
-        with Listener(reader, context, config, sending, destination, outbox) as listener:
+    pool = DecoderPool(config.decoders, require_chest=False)
+    with SignalWatch() as watch, quiet_network(), pool:
+        with Listener(reader, context, pool, config, sending, destination, outbox) as listener:
             start: Status = {"aet": config.aet, "host": config.host, "port": listener.port, "model": reader.name}
             announce({"state": "listening", **start})
             _wait(listener, watch, announce, every_s)
