@@ -35,7 +35,7 @@ from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import NUM_OBSERVATIONS
 from kdistill.studies.decoding import DecoderPool
 
-from ..explain.conftest import make_library
+from ..explain.conftest import make_library, radiograph
 from ..explain.test_exports import a_reading, film
 
 __all__ = ["film"]
@@ -47,6 +47,11 @@ def _collected() -> Iterator[None]:
     """Left sockets are collected here, where the modules ignore them, and not in somebody else's test."""
     yield
     gc.collect()
+
+
+def phantom_film(size_px: int = 256, **changes: object) -> Dataset:
+    """A film that the gate lets through at any size (`film` repeats a small one)."""
+    return film(size_px, size_px, PixelData=radiograph(size_px).tobytes(), **changes)
 
 
 class Held:

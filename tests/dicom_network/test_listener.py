@@ -172,7 +172,7 @@ GARBAGE = {
 
 
 def test_twenty_hanging_peers_do_not_keep_a_good_one_waiting(reader: Held, kept: Kept) -> None:
-    with listening(reader, kept, network_timeout_s=4, acse_timeout_s=3, max_associations=12) as listener:
+    with listening(reader, kept, network_timeout_s=6, acse_timeout_s=5, max_associations=12) as listener:
         peers = []
         for said in list(GARBAGE.values()) * 2:
             peers.append(socket.create_connection(("127.0.0.1", listener.port)))

@@ -29,7 +29,7 @@ from kdistill.dicom_network.stow import WebDestination
 from kdistill.explain.explanation import NOTICE
 
 from ..explain.test_exports import saved
-from .conftest import Held, film, listening, wait_for
+from .conftest import Held, film, listening, phantom_film, wait_for
 
 SENDING = SendConfig(timeout_s=60, attempts=3)
 PLUGINS = (Path("/usr/share/orthanc/plugins"), Path("/usr/local/share/orthanc/plugins"))
@@ -81,6 +81,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         **dict.fromkeys(("StorageDirectory", "IndexDirectory"), str(folder)),
         **{"HttpPort": http_port, "DicomPort": dicom_port, "DicomAet": "ORTHANC", "Plugins": [str(plugin)]},
         **{"RemoteAccessAllowed": False, "AuthenticationEnabled": False, "ExecuteLuaEnabled": True},
+        "DicomScuTimeout": 120,  # ten seconds are little where tests share two cores with other work
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     config = folder / "orthanc.json"
@@ -133,7 +134,7 @@ def check_results(orthanc: Orthanc, source: Dataset) -> None:
 
 
 def test_the_archive_sends_a_film_and_gets_its_results_by_c_store(orthanc: Orthanc, reader: Held) -> None:
-    source = film(256, 256, PatientID="P-1")
+    source = phantom_film(256, PatientID="P-1")
     target = StoreTarget(aet="ORTHANC", host="127.0.0.1", port=orthanc.dicom_port)
     with listening(reader, StoreDestination(target, SENDING), overlay=True) as listener:
         orthanc.modality(listener.port)
@@ -152,7 +153,7 @@ def test_the_archive_sends_a_film_and_gets_its_results_by_c_store(orthanc: Ortha
 
 def test_the_documented_route_and_results_by_stow_rs(orthanc: Orthanc, reader: Held, tmp_path: Path) -> None:
     (script,) = re.findall(r"```lua\n(.*?)```", LUA.read_text(encoding="utf-8"), flags=re.DOTALL)
-    source, lateral = (film(256, 256, PatientID="P-2", BodyPartExamined="CHEST") for _ in range(2))
+    source, lateral = (phantom_film(256, PatientID="P-2", BodyPartExamined="CHEST") for _ in range(2))
     lateral.ViewPosition = "LL"
     web = WebTarget(url=f"http://127.0.0.1:{orthanc.http_port}/dicom-web")
     with listening(reader, WebDestination(web, SENDING), overlay=True) as listener:

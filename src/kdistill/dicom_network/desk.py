@@ -11,10 +11,11 @@ from kdistill.dicom_network.config import ListenConfig
 from kdistill.dicom_network.counts import Counts
 from kdistill.dicom_network.statuses import Answer
 from kdistill.errors import EnvironmentFault, InputError
-from kdistill.explain.batch import FileImage, image_of
+from kdistill.explain.batch import image_of
 from kdistill.explain.dicom_sr import MANUFACTURER
 from kdistill.serve.jobs import Jobs, QueueFull
 from kdistill.studies.decoding import DecoderPool
+from kdistill.studies.dicom import dicom_header
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,9 @@ class Desk:
 
     def _judged(self, arrived: Arrived) -> Answer:
         try:
+            wrong = _wrong_header(dicom_header(arrived.data), arrived)
+            if wrong is not None:
+                return wrong
             policy = self._jobs.context.config.quality
             image = image_of(RECEIVED, arrived.data, self._jobs.reader.size_px, self._pool, policy)
         except InputError as error:
@@ -124,25 +128,23 @@ class Desk:
         except EnvironmentFault as error:
             logger.error("%s", error.what)
             return Answer.NO_DECODER
-        refusal = self._refusal(image, arrived)
-        if refusal is not None:
-            return refusal
+        if "not_a_chest_radiograph" in image.notes:
+            return Answer.NOT_CHEST
+        if "lateral_view" in image.notes and self._config.lateral == "refuse":
+            return Answer.LATERAL
         try:
             self._jobs.submit(SESSION, image)
         except QueueFull:
             return Answer.BUSY
         return Answer.ACCEPTED
 
-    def _refusal(self, image: FileImage, arrived: Arrived) -> Answer | None:
-        header: Any = image.header
-        if header is None or not all(header.get(keyword) for keyword in _NEEDED):
-            return Answer.NO_IDENTIFIERS
-        if (str(header.SOPClassUID), str(header.SOPInstanceUID)) != (arrived.sop_class, arrived.instance):
-            return Answer.OTHER_CLASS
-        if str(header.get("Manufacturer") or "") == MANUFACTURER:  # an archive that routes everything sends it back
-            return Answer.OWN_RESULT
-        if "not_a_chest_radiograph" in image.notes:
-            return Answer.NOT_CHEST
-        if "lateral_view" in image.notes and self._config.lateral == "refuse":
-            return Answer.LATERAL
-        return None
+
+def _wrong_header(header: Any, arrived: Arrived) -> Answer | None:
+    """What can be said against an object before its pixels are looked at."""
+    if header is None or not all(header.get(keyword) for keyword in _NEEDED):
+        return Answer.NO_IDENTIFIERS
+    if (str(header.SOPClassUID), str(header.SOPInstanceUID)) != (arrived.sop_class, arrived.instance):
+        return Answer.OTHER_CLASS
+    if str(header.get("Manufacturer") or "") == MANUFACTURER:  # an archive that routes everything sends it back
+        return Answer.OWN_RESULT
+    return None

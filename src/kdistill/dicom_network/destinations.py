@@ -80,6 +80,8 @@ class StoreDestination:
         association = entity.associate(
             self._target.host, self._target.port, contexts=_contexts(parts), ae_title=self._target.aet
         )
+        if not association.is_established and association.rejected_contexts:
+            return [Outcome("refused", "the destination takes no such object")] * len(parts)
         if not association.is_established:
             why = "rejects our association" if association.is_rejected else "cannot be reached"
             return [Outcome("again", f"the destination {why}")] * len(parts)
