@@ -96,13 +96,13 @@ class Receiver:
                 ],
                 server_class=_Server,
                 request_handler=_Handler,
+                config=config,
             )
         except OSError as error:
             raise EnvironmentFault(
                 f"cannot listen on {config.host}:{config.port} ({error.strerror})",
                 remedy="Is the port taken, or the address another machine's? Choose --port or --host.",
             ) from error
-        self._server.config = config
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dicom-receiver")
         self._thread.start()
 
@@ -153,8 +153,11 @@ class _Entity(AE):
 
 
 class _Server(ThreadedAssociationServer):
-    config: ListenConfig
     request_queue_size = 64
+
+    def __init__(self, *args: Any, config: ListenConfig, **options: Any) -> None:
+        self.config = config
+        super().__init__(*args, **options)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse a connection before a byte of it is read."""
