@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -54,20 +55,26 @@ def phantom_film(size_px: int = 256, **changes: object) -> Dataset:
     return film(size_px, size_px, PixelData=radiograph(size_px).tobytes(), **changes)
 
 
+def an_undecided_reading() -> Reading:
+    """Every probability on its threshold: the model abstains, and its report is short and quick to write."""
+    return replace(a_reading(), probabilities=np.full(NUM_OBSERVATIONS, 0.5))
+
+
 class Held:
     """A reader that can be held up."""
 
     name, size_px = "full, seed 0 (abc)", 64
     thresholds = (0.5,) * NUM_OBSERVATIONS
 
-    def __init__(self) -> None:
+    def __init__(self, reading: Reading | None = None) -> None:
         self.go, self.batches = threading.Event(), list[int]()
+        self.reading = reading or an_undecided_reading()
         self.go.set()
 
     def read(self, images: np.ndarray) -> Sequence[Reading]:
         assert self.go.wait(120)
         self.batches.append(len(images))
-        return [a_reading()] * len(images)
+        return [self.reading] * len(images)
 
 
 class Kept:
@@ -87,6 +94,12 @@ class Kept:
 @pytest.fixture
 def reader() -> Held:
     return Held()
+
+
+@pytest.fixture
+def speaking() -> Held:
+    """A reader that has something to say."""
+    return Held(a_reading())
 
 
 @pytest.fixture

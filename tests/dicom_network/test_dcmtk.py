@@ -16,7 +16,7 @@ from kdistill.dicom_network.config import FolderTarget
 from kdistill.dicom_network.destinations import FolderDestination
 from kdistill.explain.explanation import NOTICE
 
-from ..explain.test_exports import saved
+from ..explain.test_exports import a_reading, saved
 from .conftest import Held, Kept, film, listening, phantom_film
 
 #: pynetdicom, as the peer here, leaves a socket to the garbage collector where the other side closed it first (3.0.4).
@@ -63,7 +63,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("results")
     from .conftest import send
 
-    with listening(Held(), FolderDestination(FolderTarget(path=folder / "out")), overlay=True) as listener:
+    with listening(Held(a_reading()), FolderDestination(FolderTarget(path=folder / "out")), overlay=True) as listener:
         send(listener.port, phantom_film(256, StudyDate="20260102", PatientBirthDate="19500101", PatientSex="F"))
     return {str(pydicom.dcmread(path, stop_before_pixels=True).Modality): path for path in (folder / "out").iterdir()}
 

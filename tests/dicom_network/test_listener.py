@@ -32,9 +32,9 @@ from .conftest import Archive, Held, Kept, film, listening, send, wait_for
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-def test_a_film_is_answered_into_its_own_study(reader: Held, kept: Kept) -> None:
+def test_a_film_is_answered_into_its_own_study(speaking: Held, kept: Kept) -> None:
     source = film(80, 64)
-    with listening(reader, kept, overlay=True) as listener:
+    with listening(speaking, kept, overlay=True) as listener:
         (status,) = send(listener.port, source)
         assert status.Status == 0x0000
         wait_for(lambda: len(kept.parts) == 2)

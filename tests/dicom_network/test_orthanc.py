@@ -133,10 +133,10 @@ def check_results(orthanc: Orthanc, source: Dataset) -> None:
     assert picture.pixel_array.shape == (832, 768, 3)
 
 
-def test_the_archive_sends_a_film_and_gets_its_results_by_c_store(orthanc: Orthanc, reader: Held) -> None:
+def test_the_archive_sends_a_film_and_gets_its_results_by_c_store(orthanc: Orthanc, speaking: Held) -> None:
     source = phantom_film(256, PatientID="P-1")
     target = StoreTarget(aet="ORTHANC", host="127.0.0.1", port=orthanc.dicom_port)
-    with listening(reader, StoreDestination(target, SENDING), overlay=True) as listener:
+    with listening(speaking, StoreDestination(target, SENDING), overlay=True) as listener:
         orthanc.modality(listener.port)
         stored = orthanc.http.post("/instances", content=as_bytes(source)).json()
         sent = orthanc.http.post("/modalities/kdistill/store", content=stored["ID"])
@@ -151,12 +151,12 @@ def test_the_archive_sends_a_film_and_gets_its_results_by_c_store(orthanc: Ortha
     assert (counts["duplicates"], counts["refused_other"], counts["objects_delivered"]) == (1, 1, 2)
 
 
-def test_the_documented_route_and_results_by_stow_rs(orthanc: Orthanc, reader: Held, tmp_path: Path) -> None:
+def test_the_documented_route_and_results_by_stow_rs(orthanc: Orthanc, speaking: Held, tmp_path: Path) -> None:
     (script,) = re.findall(r"```lua\n(.*?)```", LUA.read_text(encoding="utf-8"), flags=re.DOTALL)
     source, lateral = (phantom_film(256, PatientID="P-2", BodyPartExamined="CHEST") for _ in range(2))
     lateral.ViewPosition = "LL"
     web = WebTarget(url=f"http://127.0.0.1:{orthanc.http_port}/dicom-web")
-    with listening(reader, WebDestination(web, SENDING), overlay=True) as listener:
+    with listening(speaking, WebDestination(web, SENDING), overlay=True) as listener:
         orthanc.modality(listener.port)
         orthanc.http.post("/tools/execute-script", content=script.encode()).raise_for_status()
         files = [saved(lateral, tmp_path / "a.dcm"), saved(source, tmp_path / "b.dcm")]
