@@ -33,6 +33,8 @@ COMMANDS = [
     ["data", "check"],
     ["data", "deidentify"],
     ["phantom", "render"],
+    ["dicom", "listen"],
+    ["dicom", "send"],
 ]
 
 
@@ -69,6 +71,12 @@ def test_help_loads_neither_torch_nor_transformers():
         (["verify", "nowhere"], 2, ["nowhere", "no published stage"]),
         (["evaluate", "nowhere"], 2, ["no recipe.yaml"]),
         (["explain", "nowhere", "x.png"], 2, ["nowhere"]),
+        (["dicom", "listen", "nowhere"], 2, ["--to", "--out"]),
+        (["dicom", "listen", "nowhere", "--out", "x"], 2, ["nowhere", "no student full"]),
+        (["dicom", "listen", "nowhere", "--out", "x", "--host", "0.0.0.0"], 3, ["--allow"]),
+        (["dicom", "listen", "nowhere", "--out", "x", "--lateral", "maybe"], 2, ["lateral", "refuse"]),
+        (["dicom", "send", "nowhere.dcm", "--to", "PACS"], 2, ["--to", "AET@host:port"]),
+        (["dicom", "send", "nowhere.dcm", "--to", "PACS@127.0.0.1:104"], 2, ["nowhere.dcm", "no such file"]),
         (["label", "missing.csv"], 2, ["missing.csv"]),
         (["label", "-", "--labeler", "chexbert"], 2, ["--checkpoint"]),
         (["label", "-", "--labeler", "chexbert", "--checkpoint", "nowhere"], 2, ["nowhere", "convert-chexbert"]),

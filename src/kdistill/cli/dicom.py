@@ -1,0 +1,99 @@
+"""`dicom listen` and `dicom send`: beside an archive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from kdistill.cli.run import JsonOption
+from kdistill.cli.terminal import clean
+
+app = typer.Typer(help="Receive images from an archive, and send results to it.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: kdistill dicom listen runs/demo --to ORTHANC@127.0.0.1:4242 --overlay")
+def listen(
+    run_dir: Path = typer.Argument(help="Folder of a run."),
+    to: str | None = typer.Option(
+        None, "--to", help="Where results go: AET@host:port (C-STORE) or https://host/dicom-web (STOW-RS)."
+    ),
+    out: Path | None = typer.Option(None, "--out", help="Write results into this folder instead."),
+    outbox: Path | None = typer.Option(
+        None, "--outbox", help="Folder for results that could not be delivered.  [default: they are lost, and counted]"
+    ),
+    arm: str = typer.Option("full", "--arm", help="Which student."),
+    seed: int | None = typer.Option(None, "--seed", help="Which seed.  [default: the run's first]"),
+    aet: str = typer.Option("KDISTILL", "--aet", help="Our AE title."),
+    host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; any but loopback needs --allow."),
+    port: int = typer.Option(11112, "--port", help="Port; 0 for any free one."),
+    allow: list[str] = typer.Option([], "--allow", help="Address or network that may connect; repeat for more."),
+    calling: list[str] = typer.Option([], "--calling-aet", help="AE title that may call; repeat.  [default: any]"),
+    overlay: bool = typer.Option(False, "--overlay", help="Also send the film with its evidence painted on."),
+    lateral: str = typer.Option("refuse", "--lateral", help="Lateral views, by their tags: refuse, or flag."),
+    quality: str = typer.Option(
+        "refuse", "--quality", help="For an image that is no upright frontal chest film: refuse, warn or off."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object a line on stdout: start, counts, end."),
+) -> None:
+    """Explain frontal chest images as they arrive by C-STORE, and send the reports back. Research use only.
+
+    Ctrl-C or SIGTERM: nothing more is accepted, what was accepted is finished, then it ends.
+    """
+    from kdistill.dicom_network.run import Way, listen_run
+
+    def announce(status: dict[str, object]) -> None:
+        typer.echo(json.dumps(status) if as_json else _sentence(status))
+
+    settings = {"aet": aet, "host": host, "port": port, "allow": tuple(allow), "calling_aets": tuple(calling)}
+    done = listen_run(
+        run_dir,
+        {**settings, "overlay": overlay, "lateral": lateral},
+        Way(to, out, outbox),
+        arm=arm,
+        seed=seed,
+        quality=quality,
+        announce=announce,
+    )
+    announce(done)
+
+
+def _sentence(status: dict[str, object]) -> str:
+    if "port" in status:
+        where = f"{status['aet']} on {status['host']}:{status['port']}"
+        return f"{status['model']}: {where} (Ctrl-C ends it; research use only)"
+    counted = [f"{name} {value}" for name, value in status.items() if name != "state" and value]
+    return f"{status['state']}: {', '.join(counted) or 'nothing yet'}"
+
+
+@app.command(epilog="Example: kdistill dicom send explained/ --to https://archive.example/dicom-web")
+def send(
+    files: list[Path] = typer.Argument(help="DICOM files, or folders of them."),
+    to: str = typer.Option(
+        ..., "--to", help="AET@host:port (C-STORE), or the http(s) address of a DICOMweb service (STOW-RS)."
+    ),
+    aet: str = typer.Option("KDISTILL", "--aet", help="Our AE title."),
+    attempts: int = typer.Option(3, "--attempts", min=1, help="Times to try while the destination is away."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Send DICOM files to an archive.
+
+    For STOW-RS a login comes from the environment: KDISTILL_DICOM_TOKEN, or KDISTILL_DICOM_USER and
+    KDISTILL_DICOM_PASSWORD. Exit code 4 where a file was not delivered.
+    """
+    from kdistill.dicom_network.run import send_files
+    from kdistill.errors import EnvironmentFault
+
+    told: list[dict[str, str]] = []
+
+    def outcome(name: str, fate: str, reason: str) -> None:
+        told.append({"file": name, "outcome": fate, "reason": reason})
+        if not as_json:
+            typer.echo(clean(f"{fate:>10}  {name}" + (f": {reason}" if reason else "")))
+
+    counts = send_files(files, to, aet=aet, attempts=attempts, on_outcome=outcome)
+    if as_json:
+        typer.echo(json.dumps({"counts": counts, "files": told}, ensure_ascii=False))
+    if missing := sum(counts.values()) - counts["delivered"]:
+        raise EnvironmentFault(f"{missing} of {len(told)} files were not delivered", remedy="See the reasons above.")

@@ -1,0 +1,145 @@
+"""Places that results go to: an application entity (C-STORE), a DICOMweb service (STOW-RS), a folder.
+
+Each says of every object what became of it: it is there, it is refused for good, or it may be sent again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from kdistill.dicom_network.config import FolderTarget, SendConfig, StoreTarget, Target, WebTarget
+from kdistill.dicom_network.parts import Part
+
+Fate = Literal["delivered", "refused", "again"]
+#: PS3.4 Table B.2-1: the object is stored, with a remark.
+_WARNINGS: Final = frozenset({0xB000, 0xB006, 0xB007})
+#: PS3.8 7.1.1.7: an association has at most 128 presentation contexts.
+_MAX_CONTEXTS: Final = 128
+
+
+class Outcome(NamedTuple):
+    """What became of one object. `reason` is ours, or a number of the standard's."""
+
+    fate: Fate
+    reason: str = ""
+
+
+class Destination(Protocol):
+    """Takes objects."""
+
+    def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
+        """Send objects; one outcome each, in order. Never raises for what the other side does."""
+
+
+def destination_of(target: Target, config: SendConfig) -> Destination:
+    """The destination that a target describes.
+
+    Raises:
+        PolicyError: Credentials would travel unencrypted to another machine.
+        ConfigError: Half of the credentials is set.
+    """
+    match target:
+        case StoreTarget():
+            return StoreDestination(target, config)
+        case WebTarget():
+            from kdistill.dicom_network.stow import WebDestination
+
+            return WebDestination(target, config)
+        case FolderTarget():
+            return FolderDestination(target)
+
+
+def fate_of(status: int) -> Fate:
+    """What a C-STORE status means for its sender: only a lack of resources may pass.
+
+    >>> fate_of(0x0000), fate_of(0xB007), fate_of(0xA700), fate_of(0xA900)
+    ('delivered', 'delivered', 'again', 'refused')
+    """
+    if status == 0 or status in _WARNINGS:
+        return "delivered"
+    return "again" if status & 0xFF00 == 0xA700 or status == 0x0213 else "refused"
+
+
+class StoreDestination:
+    """An application entity; one association for each delivery."""
+
+    def __init__(self, target: StoreTarget, config: SendConfig) -> None:
+        self._target, self._config = target, config
+
+    def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
+        """See `Destination`."""
+        from pynetdicom import AE
+
+        entity = AE(ae_title=self._config.aet)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._config.timeout_s
+        entity.connection_timeout = self._config.timeout_s
+        association = entity.associate(
+            self._target.host, self._target.port, contexts=_contexts(parts), ae_title=self._target.aet
+        )
+        if not association.is_established and association.rejected_contexts:
+            return [Outcome("refused", "the destination takes no such object")] * len(parts)
+        if not association.is_established:
+            why = "rejects our association" if association.is_rejected else "cannot be reached"
+            return [Outcome("again", f"the destination {why}")] * len(parts)
+        try:
+            return [_stored(association, part) for part in parts]
+        finally:
+            if association.is_established:
+                association.release()
+
+
+def _contexts(parts: Sequence[Part]) -> list[Any]:
+    """A presentation context for each class and syntax; uncompressed objects may be sent in either encoding."""
+    from pynetdicom import build_context
+
+    wanted: dict[tuple[str, str], None] = {}
+    for part in parts:
+        syntax = UID(part.syntax)
+        plain = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+        for one in dict.fromkeys((syntax, *(() if syntax.is_compressed else plain))):
+            wanted[part.sop_class, one] = None
+    return [build_context(sop_class, syntax) for sop_class, syntax in list(wanted)[:_MAX_CONTEXTS]]
+
+
+def _stored(association: Any, part: Part) -> Outcome:
+    if not association.is_established:
+        return Outcome("again", "the association ended")
+    try:
+        status = association.send_c_store(part.dataset()).get("Status")
+    except RuntimeError:
+        return Outcome("again", "the association ended")
+    except Exception as error:  # no accepted context, or a data set that cannot be written again
+        return Outcome("refused", f"the destination takes no such object ({type(error).__name__})")
+    if status is None:
+        return Outcome("again", "the destination gave no answer")
+    return Outcome(fate_of(status), "" if status == 0 else f"status 0x{status:04X}")
+
+
+class FolderDestination:
+    """A folder that only its owner may read: a DICOM result names its patient."""
+
+    def __init__(self, target: FolderTarget) -> None:
+        self._path = target.path
+
+    def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
+        """See `Destination`. A file appears whole or not at all."""
+        return [self._written(part) for part in parts]
+
+    def _written(self, part: Part) -> Outcome:
+        name = "".join(c if (c.isascii() and c.isalnum()) or c == "." else "_" for c in part.instance) + ".dcm"
+        partial = self._path / f".{name}.partial"
+        try:
+            self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(part.data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._path / name)
+        except OSError as error:
+            return Outcome("again", f"the folder cannot be written ({error.strerror})")
+        return Outcome("delivered")

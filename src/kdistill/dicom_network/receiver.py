@@ -1,0 +1,292 @@
+"""The C-STORE and C-ECHO provider: who may connect, how long and how much anybody may send, what is answered.
+
+pynetdicom has timers for a silent peer. Added here: a time and a size for each unit and each object (a peer that drips
+a byte a second is never silent), a bound on open connections that ask for nothing, and on requests sent ahead.
+
+Source: DICOM PS3.8 9.3 (units of the upper layer), PS3.7 9.1.1 (C-STORE), PS3.4 Annex B (storage service class).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import logging
+import socket
+import socketserver
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from kdistill.dicom_network.config import ListenConfig
+from kdistill.dicom_network.counts import Counts
+from kdistill.dicom_network.desk import Arrived, Desk
+from kdistill.errors import EnvironmentFault
+from kdistill.studies.codecs import NATIVE, SYNTAXES
+
+logger = logging.getLogger(__name__)
+
+CLASSES: Final = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+#: We ask for units of 16 kB; an association request with 128 contexts stays far below this.
+_MAX_UNIT_BYTES: Final = 1_000_000
+#: Requests that a peer may send before the first is answered; the protocol's default window is one.
+_MAX_AHEAD: Final = 2
+#: JPEG extended is offered by whoever has 12-bit pixels, which only a GPL decoder reads: better sent uncompressed.
+_NOT_ASKED_FOR: Final = "1.2.840.10008.1.2.4.51"
+_CHUNK_BYTES: Final = 65_536
+
+
+def transfer_syntaxes() -> list[str]:
+    """The transfer syntaxes whose pixels can be decoded with what is installed, the uncompressed ones first."""
+    packed = [
+        uid
+        for uid, syntax in SYNTAXES.items()
+        if uid != _NOT_ASKED_FOR and set(syntax.plugins) & set(get_decoder(UID(uid)).available_plugins)
+    ]
+    return [*sorted(NATIVE, key=["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"].index), *packed]
+
+
+class Receiver:
+    """Listens until it is closed.
+
+    Args:
+        config: Where, to whom, how much.
+        desk: Who judges what arrives.
+        counts: Told of associations.
+
+    Raises:
+        EnvironmentFault: The port is taken or the address is not of this machine.
+    """
+
+    def __init__(self, config: ListenConfig, desk: Desk, counts: Counts) -> None:
+        self._config, self._desk, self._counts = config, desk, counts
+        entity = _entity_of(config)
+        watch = _Watch(config)
+        try:
+            self._server: Any = entity.make_server(
+                (config.host, config.port),
+                evt_handlers=[
+                    (evt.EVT_C_STORE, self._stored),
+                    (evt.EVT_C_ECHO, lambda event: 0x0000),
+                    (evt.EVT_ESTABLISHED, lambda event: counts.add("associations")),
+                    (evt.EVT_DATA_RECV, watch.heard),
+                    (evt.EVT_DIMSE_RECV, watch.complete),
+                ],
+                server_class=_Server,
+                request_handler=_Handler,
+                config=config,
+            )
+        except OSError as error:
+            raise EnvironmentFault(
+                f"cannot listen on {config.host}:{config.port} ({error.strerror})",
+                remedy="Is the port taken, or the address another machine's? Choose --port or --host.",
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dicom-receiver")
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def close(self, *, patience_s: float = 15.0) -> None:
+        """Accept no connection any more, let running requests have their answer, then end every association."""
+        socketserver.BaseServer.shutdown(self._server)  # pynetdicom's own forgets a server that it started itself
+        self._thread.join()
+        self._server.server_close()
+        deadline = time.monotonic() + patience_s
+        while self._desk.num_taking and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.1)  # the last answers leave
+        _end(self._server.active_associations)
+
+    def _stored(self, event: evt.Event) -> Any:
+        request: Any = event.request
+        stream = request.DataSet
+        sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+        data = as_file(sop_class, instance, str(event.context.transfer_syntax), stream.getvalue() if stream else b"")
+        return self._desk.take(Arrived(sop_class, instance, data)).as_status()
+
+
+def _entity_of(config: ListenConfig) -> AE:
+    entity = _Entity(ae_title=config.aet)
+    entity.acse_timeout, entity.dimse_timeout = config.acse_timeout_s, config.dimse_timeout_s
+    entity.network_timeout = config.network_timeout_s
+    entity.maximum_associations = config.max_associations
+    entity.require_called_aet = True
+    entity.require_calling_aet = list(config.calling_aets)
+    syntaxes = transfer_syntaxes()
+    for sop_class in CLASSES:
+        entity.add_supported_context(sop_class, syntaxes)
+    entity.add_supported_context(Verification)
+    return entity
+
+
+class _Entity(AE):
+    """Counts as associations only those that were asked for: a silent connection must not cost anybody a place."""
+
+    @property
+    def active_associations(self) -> list[Association]:
+        return [found for found in super().active_associations if found.requestor.primitive is not None]
+
+
+class _Server(ThreadedAssociationServer):
+    request_queue_size = 64
+
+    def __init__(self, *args: Any, config: ListenConfig, **options: Any) -> None:
+        self.config = config
+        super().__init__(*args, **options)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Refuse a connection before a byte of it is read."""
+        address = ipaddress.ip_address(str(client_address[0]).partition("%")[0])
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        if not any((mapped or address) in network for network in self.config.networks):
+            logger.warning("a connection from an address that is not allowed was closed")
+            return False
+        if len(self.active_associations) >= self.config.max_connections:
+            logger.warning("a connection was closed: %d are open", self.config.max_connections)
+            return False
+        return True
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Accept a connection; a read from it, or a write to it, ends after the network timeout."""
+        connection, address = super().get_request()
+        connection.settimeout(self.ae.network_timeout)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Socketserver's own would print the peer and a traceback."""
+        logger.error("a connection could not be handled")
+
+
+class _Handler(RequestHandler):
+    server: _Server
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        link: Any = association.dul.socket  # there is no hook for either:
+        link.recv = functools.partial(_receive, link, self.server.config.network_timeout_s)
+        link._shutdown_socket = functools.partial(_close, link)
+        return association
+
+
+def _receive(link: Any, seconds: float, number: int) -> bytearray:
+    """Read so many bytes of one unit, or fail: neither an impossible length nor a slow drip holds a thread for long."""
+    if number > _MAX_UNIT_BYTES:
+        raise OSError("a unit of impossible length")
+    found, deadline = bytearray(), time.monotonic() + seconds
+    while len(found) < number:
+        if time.monotonic() > deadline:
+            raise TimeoutError("a unit took too long")
+        more = link.socket.recv(min(_CHUNK_BYTES, number - len(found)))
+        if not more:
+            break
+        found.extend(more)
+    return found
+
+
+def _close(link: Any) -> None:
+    """Close a connection also where the peer has closed it first: pynetdicom's own then leaves it open."""
+    if link.socket is not None:
+        with contextlib.suppress(OSError):
+            link.socket.shutdown(socket.SHUT_RDWR)
+        link.socket.close()
+
+
+@dataclass
+class _Arriving:
+    since: float
+    num_bytes: int = 0
+
+
+class _Watch:
+    """Ends an association whose object grows or lasts beyond its limits, or that sends requests far ahead."""
+
+    def __init__(self, config: ListenConfig) -> None:
+        self._max_bytes, self._seconds = config.max_object_mb * 1_000_000, config.object_timeout_s
+        self._lock = threading.Lock()
+        self._arriving: WeakKeyDictionary[Association, _Arriving] = WeakKeyDictionary()
+
+    def heard(self, event: evt.Event) -> None:
+        """One unit has come; the first of an object starts its time."""
+        if not event.assoc.is_established:
+            return
+        now = time.monotonic()
+        with self._lock:
+            state = self._arriving.setdefault(event.assoc, _Arriving(now))
+            state.num_bytes += len(event.data)
+        if state.num_bytes > self._max_bytes:
+            _abort(event.assoc, "an object larger than allowed")
+        elif now - state.since > self._seconds:
+            _abort(event.assoc, "an object that took too long to arrive")
+
+    def complete(self, event: evt.Event) -> None:
+        """One message is whole."""
+        with self._lock:
+            self._arriving.pop(event.assoc, None)
+        if event.assoc.dimse.msg_queue.qsize() >= _MAX_AHEAD:
+            _abort(event.assoc, "requests sent without waiting for an answer")
+
+
+def _abort(association: Association, why: str) -> None:
+    logger.warning("an association was aborted: %s", why)
+    association.abort()
+
+
+def _end(associations: Sequence[Association], patience_s: float = 5.0) -> None:
+    """Abort what is established, close every socket, and wait a little for the threads: the process shall end."""
+    for association in associations:
+        if association.is_established:
+            association.abort(block=False)
+    time.sleep(0.1)  # the abort leaves
+    for association in associations:
+        if association.dul.socket is not None:
+            _close(association.dul.socket)
+    killers = [threading.Thread(target=association.kill, daemon=True) for association in associations]
+    for killer in killers:
+        killer.start()
+    deadline = time.monotonic() + patience_s
+    for killer in killers:
+        killer.join(max(0.0, deadline - time.monotonic()))
+
+
+def as_file(sop_class: str, instance: str, syntax: str, data: bytes) -> bytes:
+    """The file (PS3.10 7.1) of a data set as it came.
+
+    Written by hand: equal bytes for equal data sets, whatever library received them, and a UID with a fault in it,
+    of which archives are full, is no reason to refuse an image.
+    """
+    uids = [(0x0002, sop_class), (0x0003, instance), (0x0010, syntax)]
+    version = struct.pack("<HH2sHL", 2, 0x0001, b"OB", 0, 2) + b"\x00\x01"
+    meta = version + b"".join(_uid_element(number, uid) for number, uid in uids)
+    length = struct.pack("<HH2sHL", 2, 0x0000, b"UL", 4, len(meta))
+    return b"\x00" * 128 + b"DICM" + length + meta + data
+
+
+def _uid_element(number: int, uid: str) -> bytes:
+    value = uid.encode("ascii", "replace")
+    value += b"\x00" * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, number, b"UI", len(value)) + value

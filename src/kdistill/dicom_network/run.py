@@ -1,0 +1,203 @@
+"""`dicom listen` and `dicom send`: settings checked, a run's student loaded, and the loop that waits for a signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kdistill.config import validate
+from kdistill.dicom_network.config import (
+    FolderTarget,
+    ListenConfig,
+    SendConfig,
+    Target,
+    parse_target,
+)
+from kdistill.errors import ConfigError, EnvironmentFault, InputError, PolicyError
+from kdistill.explain.run import check_policy, load_context, student_dir_of
+from kdistill.interrupt import SignalWatch
+from kdistill.serve.config import is_loopback
+
+Status = dict[str, object]
+_LOOK_S: Final = 0.2
+#: Objects in one association or request.
+_BATCH: Final = 32
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where results go: `to` is a destination as typed, `folder` a folder; exactly one of them."""
+
+    to: str | None = None
+    folder: Path | None = None
+    outbox: Path | None = None
+
+    def target(self) -> Target:
+        """The destination.
+
+        Raises:
+            ConfigError: None or two are given, or it is no destination.
+        """
+        if (self.to is None) == (self.folder is None):
+            raise ConfigError(
+                "needs one place for the results", where="--to, --out", remedy="Give --to AET@host:port, or --out DIR."
+            )
+        return FolderTarget(path=self.folder) if self.folder is not None else parse_target(str(self.to))
+
+
+def listen_run(
+    run_dir: Path,
+    settings: Mapping[str, object],
+    way: Way,
+    *,
+    arm: str = "full",
+    seed: int | None = None,
+    quality: str = "refuse",
+    announce: Callable[[Status], None],
+    every_s: float = 60.0,
+) -> Status:
+    """Explain images as they arrive, until SIGINT or SIGTERM; then finish what was accepted.
+
+    Args:
+        run_dir: The run.
+        settings: Fields of `ListenConfig`.
+        way: Where results go.
+        arm: Which student.
+        seed: Which seed; None: the first.
+        quality: What follows when an image does not look like a frontal chest film: "refuse", "warn" or "off".
+        announce: Told once where it listens, and then of every change of the counts.
+        every_s: Seconds between two looks at the counts.
+
+    Returns:
+        The counts at the end.
+
+    Raises:
+        PolicyError: An address that others can reach, without a list of who may connect.
+        ConfigError: An unknown policy or destination.
+        InputError: No such student.
+        EnvironmentFault: The DICOM network library is not installed, or the port is taken.
+    """
+    config = _checked(settings)
+    target, policy = way.target(), check_policy(quality)
+    student_dir = student_dir_of(run_dir, arm, seed)
+    _require_network()
+    from kdistill.dicom_network.destinations import FolderDestination, destination_of
+    from kdistill.dicom_network.listener import Listener
+    from kdistill.dicom_network.quiet import quiet_network
+
+    sending = SendConfig(aet=config.aet)
+    destination = destination_of(target, sending)
+    outbox = FolderDestination(FolderTarget(path=way.outbox)) if way.outbox is not None else None
+    from kdistill.explain.student_reader import load_reader
+    from kdistill.studies.decoding import DecoderPool
+
+    reader = load_reader(student_dir)
+    context = load_context(run_dir, reader.name, reader.thresholds, quality=policy)
+    pool = DecoderPool(config.decoders, require_chest=False)
+    with SignalWatch() as watch, quiet_network(), pool:
+        with Listener(reader, context, pool, config, sending, destination, outbox) as listener:
+            start: Status = {"aet": config.aet, "host": config.host, "port": listener.port, "model": reader.name}
+            announce({"state": "listening", **start})
+            _wait(listener, watch, announce, every_s)
+            announce({"state": "ending", "open": listener.num_open})
+        return {"state": "ended", **dict(listener.counts)}
+
+
+def _wait(listener: object, watch: SignalWatch, announce: Callable[[Status], None], every_s: float) -> None:
+    import time
+
+    from kdistill.dicom_network.listener import Listener
+
+    assert isinstance(listener, Listener)
+    told, last = dict(listener.counts), time.monotonic()
+    while watch.received is None:
+        time.sleep(_LOOK_S)
+        if time.monotonic() - last >= every_s and dict(listener.counts) != told:
+            told, last = dict(listener.counts), time.monotonic()
+            announce({"state": "listening", "open": listener.num_open, **told})
+
+
+def send_files(
+    sources: Sequence[Path], to: str, *, aet: str, attempts: int = 1, on_outcome: Callable[[str, str, str], None]
+) -> dict[str, int]:
+    """Send DICOM files to a destination.
+
+    Args:
+        sources: Files, and folders of them.
+        to: `AET@host:port` (C-STORE) or the address of a DICOMweb service (STOW-RS).
+        aet: Our AE title.
+        attempts: Times that each object is sent at most while the destination is away.
+        on_outcome: Told of each file: its name, "delivered", "refused", "again" or "unreadable", and why.
+
+    Returns:
+        How many files had each of these outcomes.
+
+    Raises:
+        ConfigError: No such destination or AE title.
+        InputError: A source does not exist, or there is no file in it.
+        PolicyError: Credentials would travel unencrypted to another machine.
+        EnvironmentFault: The DICOM network library is not installed.
+    """
+    config = validate(SendConfig, {"aet": aet, "attempts": attempts}, where="dicom send")
+    target = parse_target(to)
+    files = list(_files(sources))
+    if not files:
+        raise InputError("there is no file to send", where=", ".join(str(path) for path in sources))
+    _require_network()
+    from kdistill.dicom_network.counts import Counts
+    from kdistill.dicom_network.courier import Courier
+    from kdistill.dicom_network.destinations import destination_of
+    from kdistill.dicom_network.parts import Part, read_part
+    from kdistill.dicom_network.quiet import quiet_network
+
+    courier = Courier(destination_of(target, config), config, Counts())
+    found = {"delivered": 0, "refused": 0, "again": 0, "unreadable": 0}
+
+    def told(name: str, fate: str, reason: str) -> None:
+        found[fate] += 1
+        on_outcome(name, fate, reason)
+
+    with quiet_network():
+        for start in range(0, len(files), _BATCH):
+            parts: list[Part] = []
+            for path in files[start : start + _BATCH]:
+                try:
+                    parts.append(read_part(path))
+                except InputError as error:
+                    told(path.name, "unreadable", error.what)
+            for part, outcome in zip(parts, courier.deliver(parts) if parts else [], strict=True):
+                told(part.name, outcome.fate, outcome.reason)
+    return found
+
+
+def _files(sources: Sequence[Path]) -> Iterator[Path]:
+    for source in sources:
+        if source.is_dir():
+            yield from sorted(p for p in source.rglob("*") if p.is_file() and not p.name.startswith("."))
+        elif source.is_file():
+            yield source
+        else:
+            raise InputError("no such file or folder", where=str(source))
+
+
+def _checked(settings: Mapping[str, object]) -> ListenConfig:
+    host = str(settings.get("host", "127.0.0.1"))
+    if not settings.get("allow") and not is_loopback(host):
+        raise PolicyError(
+            f"{host} can be reached from other machines, and nobody is said to be allowed",
+            where="--host",
+            remedy="Give --allow ADDRESS (or a network) of the archive that may connect, or listen on 127.0.0.1.",
+        )
+    return validate(ListenConfig, dict(settings), where="dicom listen")
+
+
+def _require_network() -> None:
+    try:
+        import highdicom  # noqa: F401
+        import pynetdicom  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"{error.name} is not installed, which the DICOM network needs", remedy="pip install 'kdistill[hospital]'"
+        ) from error

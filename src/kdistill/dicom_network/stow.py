@@ -1,0 +1,122 @@
+"""STOW-RS: objects as one multipart request to a DICOMweb service.
+
+Written out here, about a page long: the HTTP client is a dependency already, a DICOMweb library would bring another.
+Source: DICOM PS3.18 10.5 (store transaction), 8.6.1.2.1 (multipart/related), I.2 (Store Instances Response: Failed SOP
+Sequence 0008,1198, Failure Reason 0008,1197), F.2 (JSON model).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from kdistill import __version__
+from kdistill.dicom_network.config import SendConfig, WebTarget
+from kdistill.dicom_network.destinations import Outcome, fate_of
+from kdistill.dicom_network.parts import Part
+from kdistill.errors import ConfigError, PolicyError
+from kdistill.serve.config import is_loopback
+
+TOKEN, USER, PASSWORD = "KDISTILL_DICOM_TOKEN", "KDISTILL_DICOM_USER", "KDISTILL_DICOM_PASSWORD"
+#: Busy, or broken for the moment.
+_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: An answer names each object; 32 objects take some kilobytes.
+_MAX_ANSWER_BYTES: Final = 4_000_000
+
+
+class WebDestination:
+    """A DICOMweb service. Credentials come from the environment only.
+
+    Args:
+        target: Its address.
+        config: Times.
+
+    Raises:
+        PolicyError: Credentials would travel unencrypted to another machine.
+        ConfigError: A user without a password, or a password without a user.
+    """
+
+    def __init__(self, target: WebTarget, config: SendConfig) -> None:
+        parts = urlsplit(target.url)
+        here = is_loopback(parts.hostname or "")
+        self._url = target.url.rstrip("/")
+        self._url += "" if self._url.endswith("/studies") else "/studies"
+        headers, login = _credentials()
+        if (headers or login) and parts.scheme == "http" and not here:
+            raise PolicyError(
+                "would send a password or token unencrypted to another machine", where="--to", remedy="Use https."
+            )
+        self._client = httpx.Client(
+            headers={"User-Agent": f"kdistill/{__version__}", **headers},
+            auth=login,
+            timeout=config.timeout_s,
+            follow_redirects=False,  # objects and credentials go where they were sent, and nowhere else
+            trust_env=not here,
+        )
+
+    def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
+        """See `Destination`."""
+        boundary = secrets.token_hex(16)
+        headers = {
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+            "Accept": "application/dicom+json",
+        }
+        try:
+            answer = self._client.post(self._url, content=multipart(parts, boundary), headers=headers)
+        except httpx.HTTPError as error:
+            return [Outcome("again", f"the service cannot be reached ({type(error).__name__})")] * len(parts)
+        return outcomes(parts, answer)
+
+
+def multipart(parts: Sequence[Part], boundary: str) -> bytes:
+    """The body: one section for each file, nothing around them."""
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
+    return b"".join(head + part.data + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode("ascii")
+
+
+def outcomes(parts: Sequence[Part], answer: httpx.Response) -> list[Outcome]:
+    """What an answer says of each object (PS3.18 Table 10.5.3-1)."""
+    code = answer.status_code
+    if code in _AGAIN:
+        return [Outcome("again", f"HTTP {code}")] * len(parts)
+    if not (200 <= code < 300 or code == 409):
+        return [Outcome("refused", f"HTTP {code}")] * len(parts)
+    failed = _failed(answer)
+    if failed is None and code == 202:
+        return [Outcome("refused", "HTTP 202 without a readable list of what was not stored")] * len(parts)
+    failed = failed or {}
+    if code == 409:
+        return [_refusal(failed.get(part.instance, 0x0110)) for part in parts]
+    return [_refusal(failed[part.instance]) if part.instance in failed else Outcome("delivered") for part in parts]
+
+
+def _refusal(reason: int) -> Outcome:
+    fate = fate_of(reason)
+    return Outcome("refused" if fate == "delivered" else fate, f"failure reason 0x{reason:04X}")
+
+
+def _failed(answer: httpx.Response) -> dict[str, int] | None:
+    """Instance UID -> failure reason of each object that was not stored; None where the answer cannot be read."""
+    if len(answer.content) > _MAX_ANSWER_BYTES:
+        return None
+    try:
+        found: Any = answer.json()
+        items = (found[0] if isinstance(found, list) else found).get("00081198", {}).get("Value", [])
+        return {str(item["00081155"]["Value"][0]): int(item["00081197"]["Value"][0]) for item in items}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None
+
+
+def _credentials() -> tuple[dict[str, str], httpx.Auth | None]:
+    token, user, password = (os.environ.get(name) for name in (TOKEN, USER, PASSWORD))
+    if (user is None) != (password is None):
+        raise ConfigError("only one of the two is set", where=f"{USER}, {PASSWORD}", remedy="Set both, or neither.")
+    if token is not None and user is not None:
+        raise ConfigError("a token and a user are set", where=f"{TOKEN}, {USER}", remedy="Unset one of them.")
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    return headers, httpx.BasicAuth(user, password) if user is not None and password is not None else None
