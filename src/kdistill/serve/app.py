@@ -24,6 +24,8 @@ from kdistill.explain.exports import export
 from kdistill.records import Record
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.desk import Desk
+from kdistill.serve.feedback import FeedbackStore
+from kdistill.serve.feedback_routes import add_feedback
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
@@ -58,17 +60,21 @@ class SessionState(Record):
     needs_token: bool
     may_ask: bool
     model: str
+    feedback: bool = False
     version: str = __version__
     notice: str = NOTICE
 
 
-def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) -> FastAPI:
+def create_app(
+    jobs: Jobs, config: ServeConfig, samples: Samples | None = None, feedback: FeedbackStore | None = None
+) -> FastAPI:
     """The application.
 
     Args:
         jobs: The model and its queue; closed with the application.
         config: Sizes, times, token.
         samples: Test studies to try; None: none are offered.
+        feedback: Where readers' words go, closed with the application; None: nobody is asked.
     """
     sessions, pool = Sessions(config.token), DecoderPool(config.decoders)
 
@@ -77,6 +83,8 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
         with pool:
             yield
         await asyncio.to_thread(jobs.close)
+        if feedback is not None:
+            feedback.close()
 
     app = FastAPI(
         title="kdistill",
@@ -90,8 +98,9 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
     desk = Desk(jobs, config, pool)
     _add_health(app, desk)
     _add_page(app)
-    _add_session(app, sessions, jobs)
+    _add_session(app, sessions, jobs, feedback=feedback is not None)
     _add_upload(app, desk)
+    add_feedback(app, desk, feedback, comments=config.feedback_text, may_export=sessions.needs_token)
     _add_results(app, desk)
     _add_samples(app, desk, samples)
     return app
@@ -161,17 +170,20 @@ def _add_page(app: FastAPI) -> None:
         ("/", "index.html", "text/html; charset=utf-8"),
         ("/page/app.js", "app.js", "text/javascript; charset=utf-8"),
         ("/page/app.css", "app.css", "text/css; charset=utf-8"),
+        ("/page/feedback.js", "feedback.js", "text/javascript; charset=utf-8"),
+        ("/page/feedback.css", "feedback.css", "text/css; charset=utf-8"),
     ):
         app.get(path, include_in_schema=False)(shipped(name, media_type))
 
 
-def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:
+def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs, *, feedback: bool) -> None:
     @app.get("/v1/session", tags=["session"], responses=_REFUSALS)
     def look(request: Request, session: SessionId) -> SessionState:
         """Whether this session may ask, and which model answers."""
         may_ask = sessions.may_ask(request.headers, session)
         model = jobs.reader.name if may_ask else ""
-        return SessionState(needs_token=sessions.needs_token, may_ask=may_ask, model=model)
+        asked = feedback and may_ask
+        return SessionState(needs_token=sessions.needs_token, may_ask=may_ask, model=model, feedback=asked)
 
     @app.post("/v1/session", tags=["session"], responses=_REFUSALS)
     def enter(request: Request, response: Response) -> SessionState:
@@ -179,7 +191,8 @@ def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:
         if not sessions.may_ask(request.headers, request.cookies.get(COOKIE)):
             raise HTTPException(401, "the token is not the right one", {"WWW-Authenticate": "Bearer"})
         sessions.admit(_new_session(request, response))  # never a name that somebody else may have planted
-        return SessionState(needs_token=sessions.needs_token, may_ask=True, model=jobs.reader.name)
+        name = jobs.reader.name
+        return SessionState(needs_token=sessions.needs_token, may_ask=True, model=name, feedback=feedback)
 
 
 def _queued(desk: Desk, session: str, image: FileImage, response: Response) -> JobStatus:

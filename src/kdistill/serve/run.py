@@ -30,7 +30,7 @@ def serve_run(
 
     Raises:
         PolicyError: An address that others can reach, without a token.
-        InputError: No such student.
+        InputError: No such student; or the feedback file is not one.
         EnvironmentFault: The web framework is not installed, or the port is taken.
     """
     config = _checked(settings)
@@ -42,13 +42,15 @@ def serve_run(
             f"{error.name} is not installed, which serving needs", remedy="pip install 'kdistill[serve,hospital]'"
         ) from error
     from kdistill.explain.student_reader import load_reader
+    from kdistill.serve.feedback import FeedbackStore
     from kdistill.serve.jobs import Jobs
     from kdistill.serve.samples import Samples
 
+    feedback = FeedbackStore(config.feedback, max_mb=config.feedback_max_mb) if config.feedback else None
     reader = load_reader(student_dir_of(run_dir, arm, seed))
     jobs = Jobs(reader, load_context(run_dir, reader.name, reader.thresholds), config)
     studies = run_dir / "studies"
-    app = create_app(jobs, config, Samples(studies) if studies.is_dir() else None)
+    app = create_app(jobs, config, Samples(studies) if studies.is_dir() else None, feedback)
     server = server_of(app, config)
     announce(f"{reader.name}: http://{config.host}:{config.port} (Ctrl-C ends it; research use only)")
     try:
