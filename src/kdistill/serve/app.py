@@ -27,6 +27,8 @@ from kdistill.serve.desk import Desk
 from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.feedback_routes import add_feedback
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
+from kdistill.serve.model_routes import add_model
+from kdistill.serve.models import Models
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
 from kdistill.serve.uploads import FIELD
@@ -66,15 +68,20 @@ class SessionState(Record):
 
 
 def create_app(
-    jobs: Jobs, config: ServeConfig, samples: Samples | None = None, feedback: FeedbackStore | None = None
+    jobs: Jobs,
+    config: ServeConfig,
+    samples: Samples | None = None,
+    feedback: FeedbackStore | None = None,
+    models: Models | None = None,
 ) -> FastAPI:
     """The application.
 
     Args:
         jobs: The model and its queue; closed with the application.
         config: Sizes, times, token.
-        samples: Test studies to try; None: none are offered.
+        samples: Test studies to try; None: none are offered. Those of `models` take their place.
         feedback: Where readers' words go, closed with the application; None: nobody is asked.
+        models: The students that can take the place of the one that answers; None: it stays.
     """
     sessions, pool = Sessions(config.token), DecoderPool(config.decoders)
 
@@ -102,7 +109,10 @@ def create_app(
     _add_upload(app, desk)
     add_feedback(app, desk, feedback, comments=config.feedback_text, may_export=sessions.needs_token)
     _add_results(app, desk)
-    _add_samples(app, desk, samples)
+    _add_samples(app, desk, lambda: models.samples if models else samples)
+    add_model(app, jobs, models, may_swap=sessions.needs_token)
+    if models is not None:
+        models.on_refusal = lambda: desk.metrics.swaps.labels("refused").inc()
     return app
 
 
@@ -274,11 +284,12 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
             raise HTTPException(404, "no such result in this session")
 
 
-def _add_samples(app: FastAPI, desk: Desk, samples: Samples | None) -> None:
+def _add_samples(app: FastAPI, desk: Desk, samples: Callable[[], Samples | None]) -> None:
     @app.get("/v1/samples", tags=["samples"], responses=_REFUSALS)
     def offered() -> list[Sample]:
         """Test studies of the run, to try."""
-        return samples.all() if samples else []
+        found = samples()
+        return found.all() if found else []
 
     missing_sample: dict[int | str, dict[str, Any]] = {**_REFUSALS, 404: {"description": "No such sample."}}
 
@@ -290,12 +301,12 @@ def _add_samples(app: FastAPI, desk: Desk, samples: Samples | None) -> None:
     )
     def try_sample(number: SampleNumber, response: Response, session: SessionId) -> JobStatus:
         """Explain a sample as if it had been sent."""
-        return _queued(desk, session, _sample(samples, number).image(number), response)
+        return _queued(desk, session, _sample(samples(), number).image(number), response)
 
     @app.get("/v1/samples/{number}/truth", tags=["samples"], responses=missing_sample)
     def truth(number: SampleNumber) -> Truth:
         """What is known of a sample: its ground truth and its report."""
-        return _sample(samples, number).truth(number)
+        return _sample(samples(), number).truth(number)
 
 
 def _sample(samples: Samples | None, number: int) -> Samples:
