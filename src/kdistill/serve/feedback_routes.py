@@ -16,7 +16,7 @@ from kdistill.records import Record
 from kdistill.serve.desk import Desk
 from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.feedback_export import export_lines
-from kdistill.serve.judgements import FindingWord, Judgement, SentenceWord, Word, judge, sentences_of
+from kdistill.serve.judgements import FindingWord, Judgement, Sentence, SentenceWord, Word, judge, sentences_of
 from kdistill.serve.security import COOKIE
 
 T = TypeVar("T")
@@ -32,20 +32,11 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class JudgedSentence(Record):
-    """A sentence that can be judged, with its place."""
-
-    section: str
-    index: int
-    text: str
-    observation: str | None
-
-
 class ResultFeedback(Record):
     """What this session has said about a result, and what there is to say something about."""
 
     comments: bool
-    sentences: tuple[JudgedSentence, ...]
+    sentences: tuple[Sentence, ...]
     judgements: tuple[Judgement, ...]
 
 
@@ -104,7 +95,7 @@ def add_feedback(
         sentences = () if explanation.abstained else sentences_of(explanation)
         return ResultFeedback(
             comments=comments,
-            sentences=tuple(JudgedSentence(**sentence._asdict()) for sentence in sentences),
+            sentences=tuple(sentences),
             judgements=tuple(await on.run(lambda: on.store.of_result(job_id))),
         )
 

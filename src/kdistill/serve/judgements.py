@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StrictInt, field_validator
 
@@ -104,13 +104,13 @@ class Judgement(Record):
         return self == other.model_copy(update={"time": self.time})
 
 
-class Sentence(NamedTuple):
-    """A sentence of an explanation, with its place."""
+class Sentence(Record):
+    """A sentence of an explanation, with its place; `observation` is known for sentences of the rationale only."""
 
     section: Section
     index: int
     text: str
-    observation: str | None
+    observation: str | None = None
 
 
 def sentences_of(explanation: Explanation) -> Iterator[Sentence]:
@@ -121,9 +121,9 @@ def sentences_of(explanation: Explanation) -> Iterator[Sentence]:
     )
     for section, text in texts:
         for index, sentence in enumerate(split_sentences(text)):
-            yield Sentence(section, index, sentence, None)
+            yield Sentence(section=section, index=index, text=sentence)
     for index, reason in enumerate(explanation.rationale):
-        yield Sentence("rationale", index, reason.text, reason.observation)
+        yield Sentence(section="rationale", index=index, text=reason.text, observation=reason.observation)
 
 
 def judge(explanation: Explanation, word: FindingWord | SentenceWord, now: datetime) -> Judgement:
@@ -139,24 +139,30 @@ def judge(explanation: Explanation, word: FindingWord | SentenceWord, now: datet
     """
     if explanation.abstained:
         raise InputError("the model gave no answer for this image, so there is nothing to judge")
-    common = {
-        "image_sha256": explanation.image_sha256,
-        "model": explanation.model,
-        "verdict": word.verdict,
-        "comment": word.comment,
-        "reader": word.reader,
-        "time": now.astimezone(UTC).isoformat(timespec="seconds"),
-    }
+    shown: ShownFinding | ShownSentence
+    state, side = None, None
     match word:
         case FindingWord():
             reading = _reading(explanation, word.observation)
             state, side = _said(word, reading)
+            target = f"finding/{reading.name}"
             shown = ShownFinding(**reading.model_dump(include=set(ShownFinding.model_fields)))
-            return Judgement(target=f"finding/{reading.name}", shown=shown, state=state, side=side, **common)
         case SentenceWord():
             sentence = _sentence(explanation, word)
-            told = ShownSentence(text=sentence.text, observation=sentence.observation)
-            return Judgement(target=f"sentence/{word.section}/{word.index}", shown=told, **common)
+            target = f"sentence/{word.section}/{word.index}"
+            shown = ShownSentence(text=sentence.text, observation=sentence.observation)
+    return Judgement(
+        image_sha256=explanation.image_sha256,
+        model=explanation.model,
+        target=target,
+        shown=shown,
+        verdict=word.verdict,
+        state=state,
+        side=side,
+        comment=word.comment,
+        reader=word.reader,
+        time=now.astimezone(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _reading(explanation: Explanation, name: str) -> ObservationReading:
