@@ -29,6 +29,7 @@ from kdistill.serve.feedback_routes import add_feedback
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
 from kdistill.serve.model_routes import add_model
 from kdistill.serve.models import Models
+from kdistill.serve.refusals import add_refusals
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
 from kdistill.serve.uploads import FIELD
@@ -102,6 +103,7 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(Guard, sessions=sessions)
+    add_refusals(app)
     desk = Desk(jobs, config, pool)
     _add_health(app, desk)
     _add_page(app)

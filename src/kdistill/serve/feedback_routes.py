@@ -28,6 +28,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     403: {"description": "A request that another site started, or what the server was not started for."},
     404: {"description": "No such result in this session, or feedback is off."},
     409: {"description": "Not done yet."},
+    422: {"description": "A word that makes no sense here; the reason is given."},
     503: {"description": "The feedback file cannot be used just now; nothing was stored."},
 }
 
