@@ -205,7 +205,8 @@ class Finding extends Row {
     const label = make("label", { className: "fb-side", textContent: "Side " });
     this.side = make("select");
     this.side.setAttribute("aria-label", `Side of: ${this.item.name}`);
-    for (const [value, text] of [["", "no other"], ["left", "left"], ["right", "right"], ["bilateral", "both"]]) {
+    const unsaid = this.item.state !== "absent" && this.item.side ? "as shown" : "not said";
+    for (const [value, text] of [["", unsaid], ["left", "left"], ["right", "right"], ["bilateral", "both"]]) {
       this.side.append(make("option", { value, textContent: text }));
     }
     this.side.addEventListener("change", () => {
