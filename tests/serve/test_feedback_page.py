@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -160,8 +161,16 @@ def test_what_was_not_saved_is_said(page, room: str, file: Path) -> None:
     send(page, room)
     file.rename(file.with_name("moved"))
     item(page, "Edema").get_by_text("Agree", exact=True).click()
-    saved(page, "Not saved: Edema, agree. Not stored: the feedback file was moved or deleted.")
+    saved(page, "Not saved: Edema, agree. Not done: the feedback file was moved or deleted.")
     assert item(page, "Edema").locator("button[aria-pressed=true]").count() == 0
+
+
+def test_the_module_loads_nothing_from_elsewhere_and_writes_no_markup() -> None:
+    for name in ("feedback.js", "feedback.css"):
+        content = resources.files("kdistill.serve.page").joinpath(name).read_text()
+        assert not [
+            word for word in ("http://", "https://", "innerHTML", "insertAdjacentHTML", "style=") if word in content
+        ]
 
 
 def test_hidden_where_the_server_asks_nobody(page, silent_room: str) -> None:

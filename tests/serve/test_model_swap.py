@@ -6,9 +6,12 @@ import hashlib
 import io
 import logging
 import os
+import pty
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -292,6 +295,29 @@ def test_hangup_follows_a_link_to_another_run(
     finally:
         signal.signal(signal.SIGHUP, before)
         room.jobs.close()
+
+
+TERMINAL = """
+import fcntl, os, signal, sys, termios, time
+from kdistill.serve.models import reload_on_hangup
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+reload_on_hangup(None, print, str)
+os.write(2, b"ready")
+time.sleep(60)
+"""
+
+
+def test_a_server_ends_with_the_terminal_that_it_was_started_from() -> None:
+    terminal, inside = pty.openpty()
+    server = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL], stdin=inside, stderr=subprocess.PIPE, start_new_session=True
+    )
+    with server:
+        os.close(inside)
+        assert server.stderr and server.stderr.read(5) == b"ready"
+        os.close(terminal)
+        assert server.wait(30) == 7
 
 
 def test_samples_follow_the_run(client: TestClient, room: Room, run: Path) -> None:

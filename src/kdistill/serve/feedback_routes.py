@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
@@ -59,11 +60,19 @@ class _Writer:
             raise HTTPException(503, "too many wait for the feedback file; try again", {"Retry-After": "5"})
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except KDistillError as error:
-            raise HTTPException(503, f"Not stored: {error.what}.", {"Retry-After": "5"}) from error
+            with _unavailable_as_503():
+                return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         finally:
             self._waiting -= 1
+
+
+@contextlib.contextmanager
+def _unavailable_as_503() -> Iterator[None]:
+    try:
+        yield
+    except KDistillError as error:
+        told = f"Not done: {error.what}."
+        raise HTTPException(503, told, {"Retry-After": "5"}) from error
 
 
 def add_feedback(
@@ -106,7 +115,8 @@ def add_feedback(
         on = _on(writer)
         if not may_export:
             raise HTTPException(403, "feedback is given out only by a server that was started with a token")
-        content = await on.run(lambda: "".join(export_lines(on.store.path)))
+        with _unavailable_as_503():
+            content = await asyncio.to_thread(lambda: "".join(export_lines(on.store.path)))
         return Response(content, media_type="application/jsonl")
 
 
