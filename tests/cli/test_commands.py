@@ -20,6 +20,8 @@ COMMANDS = [
     ["evaluate"],
     ["audit"],
     ["explain"],
+    ["serve"],
+    ["feedback", "export"],
     ["label"],
     ["score"],
     ["convert-chexbert"],

@@ -293,7 +293,7 @@ def test_without_the_token_nothing_is_told(locked: TestClient) -> None:
         assert locked.request(method, path).status_code == 401
     assert locked.post("/v1/explain", content=png(), headers={"authorization": "Bearer wrong"}).status_code == 401
     assert locked.get("/v1/session").json() | {"version": ""} == {
-        "needs_token": True, "may_ask": False, "model": "", "version": "", "notice": NOTICE,
+        "needs_token": True, "may_ask": False, "model": "", "feedback": False, "version": "", "notice": NOTICE,
     }  # fmt: skip
     assert locked.get("/").status_code == locked.get("/healthz").status_code == 200
     assert locked.post("/v1/explain", content=png(), headers={"authorization": f"Bearer {TOKEN}"}).status_code == 202

@@ -88,9 +88,14 @@ def _csv(text: str) -> str:
 
 
 def score(
-    reference: Path = typer.Option(..., "--reference", help="CSV, JSONL or parquet: study_id and labels or a report."),
-    predictions: Path = typer.Option(..., "--predictions", help="The same for the predictions, or 14 probabilities."),
+    reference: Path = typer.Option(
+        ..., "--reference", help="CSV, JSON(L) or parquet: study_id and labels or a report."
+    ),
+    predictions: Path = typer.Option(
+        ..., "--predictions", help="The same for the predictions, or 14 probabilities, or explanations."
+    ),
     allow_missing: bool = typer.Option(False, "--allow-missing", help="Score the studies that both files have."),
+    key: str = typer.Option("study_id", "--key", help="Column that names a study in both files."),
     labeler: str = LabelerOption,
     checkpoint: Path | None = CheckpointOption,
     tokenizer: Path | None = TokenizerOption,
@@ -101,7 +106,7 @@ def score(
     from kdistill.evaluation.table import f1_note
 
     reader = _open(labeler, checkpoint, tokenizer)
-    found = score_files(reference, predictions, labeler=reader, allow_missing=allow_missing)
+    found = score_files(reference, predictions, labeler=reader, allow_missing=allow_missing, key=key)
     rows = [row.model_dump(mode="json") for row in found.scores]
     for note in (*found.notes, f1_note(found.scores)):
         typer.echo(note, err=True)

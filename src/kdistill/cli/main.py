@@ -9,7 +9,7 @@ import sys
 import typer
 
 from kdistill import __version__
-from kdistill.cli import data, dicom, explain, label, literature, run, serve, student, teacher
+from kdistill.cli import data, dicom, explain, feedback, label, literature, run, serve, student, teacher
 from kdistill.cli.terminal import fail, quiet_libraries
 from kdistill.errors import KDistillError
 
@@ -58,6 +58,7 @@ app.add_typer(teacher.app, name="teacher")
 app.add_typer(teacher.rationales_app, name="rationales")
 app.add_typer(student.app, name="student")
 app.add_typer(data.app, name="data")
+app.add_typer(feedback.app, name="feedback")
 app.add_typer(data.phantom_app, name="phantom")
 app.add_typer(dicom.app, name="dicom")
 

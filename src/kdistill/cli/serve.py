@@ -21,8 +21,13 @@ def serve(
     token: str | None = typer.Option(
         None, "--token", envvar="KDISTILL_TOKEN", help="Token that requests must carry (16 characters or more)."
     ),
+    feedback: Path | None = typer.Option(
+        None, "--feedback", help="Ask readers what they think and keep it in this SQLite file.  [default: off]"
+    ),
+    feedback_text: bool = typer.Option(True, "--feedback-text/--no-feedback-text", help="Take free text with it."),
 ) -> None:
     """Explain images in the browser and over HTTP. Research use only; results stay in memory for an hour."""
     from kdistill.serve.run import serve_run
 
-    serve_run(run_dir, {"host": host, "port": port, "token": token}, arm=arm, seed=seed, announce=typer.echo)
+    settings = {"host": host, "port": port, "token": token, "feedback": feedback, "feedback_text": feedback_text}
+    serve_run(run_dir, settings, arm=arm, seed=seed, announce=typer.echo)

@@ -24,7 +24,7 @@ from kdistill.evaluation.scores import (
     score_floors,
     score_texts,
 )
-from kdistill.evaluation.tabular import Sheet, read_predictions, read_reference, without_columns
+from kdistill.evaluation.tabular import STUDY_ID, Sheet, read_predictions, read_reference, without_columns
 from kdistill.evaluation.targets import BLANK, UNKNOWN
 from kdistill.labelers.labeler import Labeler, RememberingLabeler, labeler_id
 from kdistill.observations import NUM_OBSERVATIONS
@@ -48,8 +48,9 @@ def score_files(
     labeler: Labeler,
     config: EvaluationConfig | None = None,
     allow_missing: bool = False,
+    key: str = STUDY_ID,
 ) -> FileScores:
-    """Score a prediction file against a reference file (CSV, JSONL or parquet; columns in `tabular`).
+    """Score a prediction file against a reference file (CSV, JSON, JSONL or parquet; columns in `tabular`).
 
     Args:
         reference: study_id with labels, truth or report text.
@@ -57,13 +58,16 @@ def score_files(
         labeler: Reads the texts.
         config: Resampling settings.
         allow_missing: Score the common studies although some reference studies have no prediction.
+        key: The column that names a study in both files.
 
     Raises:
         InputError: Unreadable files, or studies that do not match (named and counted).
     """
     config = config or EvaluationConfig()
-    theirs, ours = read_reference(reference), read_predictions(predictions)
+    theirs, ours = read_reference(reference, key), read_predictions(predictions, key)
     common, notes = _match(theirs, ours, predictions.name, allow_missing=allow_missing)
+    if ours.num_abstained:
+        notes.append(f"{ours.num_abstained} explanations abstained and are left out")
     theirs, ours = _take(theirs, common), _take(ours, common)
     patients = theirs.patient_ids or ours.patient_ids
     if patients is None:
@@ -90,7 +94,8 @@ def _match(theirs: Sheet, ours: Sheet, where: str, *, allow_missing: bool) -> tu
         raise InputError(
             "; ".join(told),
             where=where,
-            remedy="Give a prediction for every reference study (an empty report counts), or allow missing ones.",
+            remedy="Give a prediction for every reference study (an empty report counts), or allow missing ones. "
+            "Where both files name studies by another column, say which: --key image_sha256.",
         )
     return common, told
 

@@ -1,4 +1,4 @@
-"""Read anybody's CSV, JSONL or parquet of references or predictions; every problem is named with its line."""
+"""Read anybody's CSV, JSON, JSONL or parquet of references or predictions; every problem is named with its line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from kdistill.errors import InputError
 from kdistill.evaluation.cohort import join_report
 from kdistill.evaluation.targets import UNKNOWN, state_matrix
-from kdistill.observations import NUM_OBSERVATIONS, OBSERVATIONS, Labels, LabelState
+from kdistill.observations import INDEX, NUM_OBSERVATIONS, OBSERVATIONS, Labels, LabelState
 
 #: Problems listed in one message (FAULTS row 21).
 MAX_LISTED: Final = 50
 _TRUTH_PREFIX: Final = "truth:"
+#: The column that names a study where no other is named.
+STUDY_ID: Final = "study_id"
 
 
 @dataclass
@@ -44,7 +46,10 @@ class Problems:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One file, by study. Matrices are [N, 14]; None where the file has no such column."""
+    """One file, by study. Matrices are [N, 14]; None where the file has no such column.
+
+    `num_abstained` counts explanations that gave no answer; they are no predictions and have no row here.
+    """
 
     study_ids: tuple[str, ...]
     patient_ids: tuple[str, ...] | None
@@ -53,14 +58,19 @@ class Sheet:
     probabilities: NDArray[np.float64] | None = None
     reports: tuple[str, ...] | None = None
     rationales: tuple[str, ...] | None = None
+    num_abstained: int = 0
 
 
-def read_reference(path: Path) -> Sheet:
+def read_reference(path: Path, key: str = STUDY_ID) -> Sheet:
     """Read a reference file.
 
     Columns: study_id (or id), patient_id if known, and any of: the 14 observations (1, 0, -1, empty),
     `truth:<observation>` (1, 0), a `labels` object (JSONL, as `kdistill label` writes it), `report`, or `findings` and
-    `impression`.
+    `impression`. Feedback of the reading room is one (`kdistill feedback export`).
+
+    Args:
+        path: The file.
+        key: The column that names a study, if not study_id.
 
     Raises:
         InputError: Unreadable, no usable column, a study twice, a value that is no label: all with their lines.
@@ -70,7 +80,7 @@ def read_reference(path: Path) -> Sheet:
     labelled = "labels" in columns or any(name in columns for name in OBSERVATIONS)
     truthful = any(f"{_TRUTH_PREFIX}{name}" in columns for name in OBSERVATIONS)
     sheet = Sheet(
-        study_ids=_study_ids(rows, problems),
+        study_ids=_study_ids(rows, problems, key),
         patient_ids=_patient_ids(rows, columns),
         labels=state_matrix([_labels(line, row, "", problems) for line, row in rows]) if labelled else None,
         truth=state_matrix([_labels(line, row, _TRUTH_PREFIX, problems) for line, row in rows]) if truthful else None,
@@ -82,24 +92,33 @@ def read_reference(path: Path) -> Sheet:
     return sheet
 
 
-def read_predictions(path: Path) -> Sheet:
+def read_predictions(path: Path, key: str = STUDY_ID) -> Sheet:
     """Read a prediction file.
 
     Columns: study_id (or id), patient_id if known, and any of: the 14 observations (probabilities in [0, 1]), a
-    `probabilities` list of 14, `report`, or `findings` and `impression`, `rationale`.
+    `probabilities` list of 14, `report`, or `findings` and `impression`, `rationale`. Explanations are read too, as
+    `kdistill explain --json` prints them; those that abstained are left out.
+
+    Args:
+        path: The file.
+        key: The column that names a study, if not study_id.
 
     Raises:
         InputError: As for `read_reference`; a column of probabilities must be full.
     """
-    rows, problems = _rows(path)
+    found, problems = _rows(path)
+    rows = [(line, _unfolded(row)) for line, row in found if row.get("abstained") is not True]
+    if found and not rows:
+        problems.add(1, f"all {len(found)} explanations abstained: there is no prediction")
     columns = {key for _, row in rows for key in row}
     scored = "probabilities" in columns or any(name in columns for name in OBSERVATIONS)
     sheet = Sheet(
-        study_ids=_study_ids(rows, problems),
+        study_ids=_study_ids(rows, problems, key),
         patient_ids=_patient_ids(rows, columns),
         probabilities=_probabilities(rows, columns, problems) if scored else None,
         reports=_reports(rows, columns),
         rationales=tuple(join_report(row.get("rationale")) for _, row in rows) if "rationale" in columns else None,
+        num_abstained=len(found) - len(rows),
     )
     if sheet.probabilities is None and sheet.reports is None:
         problems.add(1, f"no probability column and no report; columns are {sorted(columns)}")
@@ -119,11 +138,13 @@ def _rows(path: Path) -> tuple[Rows, Problems]:
                 rows = list(_csv_rows(path, problems))
             case ".jsonl":
                 rows = list(_jsonl_rows(path, problems))
+            case ".json":
+                rows = list(_json_rows(path, problems))
             case ".parquet":
                 rows = list(_parquet_rows(path))
             case suffix:
                 raise InputError(
-                    f"unknown kind of file {suffix!r}", where=path.name, remedy="Use .csv, .jsonl, .parquet."
+                    f"unknown kind of file {suffix!r}", where=path.name, remedy="Use .csv, .json, .jsonl, .parquet."
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot be read ({error})", where=path.name) from error
@@ -157,6 +178,35 @@ def _jsonl_rows(path: Path, problems: Problems) -> Iterator[tuple[int, Mapping[s
                 problems.add(number, "not a JSON object")
 
 
+def _json_rows(path: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """A list of objects, or one of them; counted from 1."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError("is no JSON", where=path.name) from error
+    for number, record in enumerate(found if isinstance(found, list) else [found], start=1):
+        if isinstance(record, dict):
+            yield number, record
+        else:
+            problems.add(number, "not a JSON object")
+
+
+def _unfolded(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An explanation as columns: a probability for each observation, the rationale as one text."""
+    readings = row.get("observations")
+    if not isinstance(readings, list) or not all(isinstance(reading, dict) for reading in readings):
+        return row
+    known = {
+        reading["name"]: reading["probability"]
+        for reading in readings
+        if reading.get("name") in INDEX and reading.get("probability") is not None
+    }
+    reasons = row.get("rationale")
+    if isinstance(reasons, list):
+        known["rationale"] = " ".join(str(reason.get("text", "")) for reason in reasons if isinstance(reason, dict))
+    return {**row, **known}
+
+
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     import pyarrow
     import pyarrow.parquet
@@ -167,14 +217,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise InputError(f"is no parquet file ({type(error).__name__})", where=path.name) from error
 
 
-def _study_ids(rows: Rows, problems: Problems) -> tuple[str, ...]:
+def _study_ids(rows: Rows, problems: Problems, key: str) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for line, row in rows:
-        name = row.get("study_id", row.get("id"))
+        name = row.get(STUDY_ID, row.get("id")) if key == STUDY_ID else row.get(key)
         if name is None or str(name).strip() == "":
-            problems.add(line, "no study_id")
+            problems.add(line, f"no {key}")
         elif str(name) in seen:
-            problems.add(line, f"the same study_id as line {seen[str(name)]}")
+            problems.add(line, f"the same {key} as line {seen[str(name)]}")
         else:
             seen[str(name)] = line
     return tuple(seen)

@@ -24,7 +24,12 @@ from kdistill.explain.exports import export
 from kdistill.records import Record
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.desk import Desk
+from kdistill.serve.feedback import FeedbackStore
+from kdistill.serve.feedback_routes import add_feedback
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
+from kdistill.serve.model_routes import add_model
+from kdistill.serve.models import Models
+from kdistill.serve.refusals import add_refusals
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
 from kdistill.serve.uploads import FIELD
@@ -58,17 +63,26 @@ class SessionState(Record):
     needs_token: bool
     may_ask: bool
     model: str
+    feedback: bool = False
     version: str = __version__
     notice: str = NOTICE
 
 
-def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) -> FastAPI:
+def create_app(
+    jobs: Jobs,
+    config: ServeConfig,
+    samples: Samples | None = None,
+    feedback: FeedbackStore | None = None,
+    models: Models | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         jobs: The model and its queue; closed with the application.
         config: Sizes, times, token.
-        samples: Test studies to try; None: none are offered.
+        samples: Test studies to try; None: none are offered. Those of `models` take their place.
+        feedback: Where readers' words go, closed with the application; None: nobody is asked.
+        models: The students that can take the place of the one that answers; None: it stays.
     """
     sessions, pool = Sessions(config.token), DecoderPool(config.decoders)
 
@@ -77,6 +91,8 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
         with pool:
             yield
         await asyncio.to_thread(jobs.close)
+        if feedback is not None:
+            feedback.close()
 
     app = FastAPI(
         title="kdistill",
@@ -87,13 +103,18 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
         redoc_url=None,
     )
     app.add_middleware(Guard, sessions=sessions)
+    add_refusals(app)
     desk = Desk(jobs, config, pool)
     _add_health(app, desk)
     _add_page(app)
-    _add_session(app, sessions, jobs)
+    _add_session(app, sessions, jobs, feedback=feedback is not None)
     _add_upload(app, desk)
+    add_feedback(app, desk, feedback, comments=config.feedback_text, may_export=sessions.needs_token)
     _add_results(app, desk)
-    _add_samples(app, desk, samples)
+    _add_samples(app, desk, lambda: models.samples if models else samples)
+    add_model(app, jobs, models, may_swap=sessions.needs_token)
+    if models is not None:
+        models.on_refusal = lambda: desk.metrics.swaps.labels("refused").inc()
     return app
 
 
@@ -161,17 +182,20 @@ def _add_page(app: FastAPI) -> None:
         ("/", "index.html", "text/html; charset=utf-8"),
         ("/page/app.js", "app.js", "text/javascript; charset=utf-8"),
         ("/page/app.css", "app.css", "text/css; charset=utf-8"),
+        ("/page/feedback.js", "feedback.js", "text/javascript; charset=utf-8"),
+        ("/page/feedback.css", "feedback.css", "text/css; charset=utf-8"),
     ):
         app.get(path, include_in_schema=False)(shipped(name, media_type))
 
 
-def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:
+def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs, *, feedback: bool) -> None:
     @app.get("/v1/session", tags=["session"], responses=_REFUSALS)
     def look(request: Request, session: SessionId) -> SessionState:
         """Whether this session may ask, and which model answers."""
         may_ask = sessions.may_ask(request.headers, session)
         model = jobs.reader.name if may_ask else ""
-        return SessionState(needs_token=sessions.needs_token, may_ask=may_ask, model=model)
+        asked = feedback and may_ask
+        return SessionState(needs_token=sessions.needs_token, may_ask=may_ask, model=model, feedback=asked)
 
     @app.post("/v1/session", tags=["session"], responses=_REFUSALS)
     def enter(request: Request, response: Response) -> SessionState:
@@ -179,7 +203,8 @@ def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:
         if not sessions.may_ask(request.headers, request.cookies.get(COOKIE)):
             raise HTTPException(401, "the token is not the right one", {"WWW-Authenticate": "Bearer"})
         sessions.admit(_new_session(request, response))  # never a name that somebody else may have planted
-        return SessionState(needs_token=sessions.needs_token, may_ask=True, model=jobs.reader.name)
+        name = jobs.reader.name
+        return SessionState(needs_token=sessions.needs_token, may_ask=True, model=name, feedback=feedback)
 
 
 def _queued(desk: Desk, session: str, image: FileImage, response: Response) -> JobStatus:
@@ -261,11 +286,12 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
             raise HTTPException(404, "no such result in this session")
 
 
-def _add_samples(app: FastAPI, desk: Desk, samples: Samples | None) -> None:
+def _add_samples(app: FastAPI, desk: Desk, samples: Callable[[], Samples | None]) -> None:
     @app.get("/v1/samples", tags=["samples"], responses=_REFUSALS)
     def offered() -> list[Sample]:
         """Test studies of the run, to try."""
-        return samples.all() if samples else []
+        found = samples()
+        return found.all() if found else []
 
     missing_sample: dict[int | str, dict[str, Any]] = {**_REFUSALS, 404: {"description": "No such sample."}}
 
@@ -277,12 +303,12 @@ def _add_samples(app: FastAPI, desk: Desk, samples: Samples | None) -> None:
     )
     def try_sample(number: SampleNumber, response: Response, session: SessionId) -> JobStatus:
         """Explain a sample as if it had been sent."""
-        return _queued(desk, session, _sample(samples, number).image(number), response)
+        return _queued(desk, session, _sample(samples(), number).image(number), response)
 
     @app.get("/v1/samples/{number}/truth", tags=["samples"], responses=missing_sample)
     def truth(number: SampleNumber) -> Truth:
         """What is known of a sample: its ground truth and its report."""
-        return _sample(samples, number).truth(number)
+        return _sample(samples(), number).truth(number)
 
 
 def _sample(samples: Samples | None, number: int) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 from pydantic import Field, model_validator
 
@@ -23,6 +24,11 @@ class ServeConfig(ConfigModel):
     batch_size: int = Field(default=8, ge=1, description="Waiting images that the model reads at once.")
     deadline_s: float = Field(default=60.0, gt=0, description="An image that has waited longer is not read any more.")
     keep_s: float = Field(default=3600.0, gt=0, description="A result is deleted so long after it was made.")
+    feedback: Path | None = Field(
+        default=None, description="SQLite file for what readers say; None: nothing is asked and nothing is kept."
+    )
+    feedback_text: bool = Field(default=True, description="Whether feedback may hold free text.")
+    feedback_max_mb: int = Field(default=256, ge=1, description="The feedback file is not let grow beyond this.")
     max_results: int = Field(default=500, ge=1, description="Results kept at a time; the oldest goes first.")
 
     @model_validator(mode="after")

@@ -6,13 +6,13 @@ import asyncio
 from typing import Final
 
 from fastapi import HTTPException, Request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from starlette.requests import ClientDisconnect
 
 from kdistill.errors import InputError
 from kdistill.explain.batch import FileImage, image_of
 from kdistill.serve.config import ServeConfig
-from kdistill.serve.jobs import Job, Jobs, QueueFull
+from kdistill.serve.jobs import Job, Jobs, Model, QueueFull
 from kdistill.serve.uploads import read_upload
 from kdistill.studies.decoding import DecoderPool
 
@@ -33,10 +33,19 @@ class Metrics:
         self.seconds = Histogram(
             "kdistill_explain_seconds", "From the upload's end to the result.", registry=self.registry
         )
-        jobs.on_end = self._ended
+        self.swaps = Counter(
+            "kdistill_model_swaps", "Changes of the model by what became of them.", ["outcome"], registry=self.registry
+        )
+        self._model = Info("kdistill_model", "The model that reads.", registry=self.registry)
+        self._model.info({"model": jobs.reader.name})
+        jobs.on_end, jobs.on_swap = self._ended, self._swapped
         Gauge("kdistill_waiting", "Images that wait for the model.", registry=self.registry).set_function(
             lambda: jobs.num_waiting
         )
+
+    def _swapped(self, model: Model) -> None:
+        self.swaps.labels("done").inc()
+        self._model.info({"model": model.reader.name})
 
     def _ended(self, job: Job, seconds: float) -> None:
         self.requests.labels(job.stage).inc()
@@ -70,7 +79,11 @@ class Desk:
         try:
             async with asyncio.timeout(self._config.deadline_s):
                 data = await read_upload(request, self._config.max_upload_mb * 1_000_000)
-            return await asyncio.to_thread(image_of, UPLOADED, data, self.jobs.reader.size_px, self._pool)
+            while True:
+                size_px = self.jobs.reader.size_px
+                image = await asyncio.to_thread(image_of, UPLOADED, data, size_px, self._pool)
+                if size_px == self.jobs.reader.size_px:  # else a model of another input size came meanwhile
+                    return image
         except TimeoutError:
             raise HTTPException(408, "the image took too long to arrive", {"Connection": "close"}) from None
         except ClientDisconnect:

@@ -1,6 +1,10 @@
 """From an upload to a result: a bounded queue, one thread that reads waiting images in batches, results that expire.
 
 Nothing touches the disk. A result belongs to the session that sent its image; for any other session it does not exist.
+
+The model can be swapped at any time: a batch that runs ends on the old one, the next starts on the new one. An image
+that was decoded for a model of another input size is read by the model that it was decoded for (it waits a minute at
+most), because its full-size pixels are not kept: 32 waiting films of 16 million pixels would take 2 GB.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 JobStage = Literal["waiting", "reading", "done", "failed", "expired"]
 _FORGET_EVERY_S: Final = 30.0
+#: A swap may come between an image's decoding and its place in the queue, which follow each other at once.
+_STRAY_S: Final = 30.0
 ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
 
 
@@ -42,6 +48,13 @@ class Job:
     recorded: datetime
     stage: JobStage = "waiting"
     explanation: Explanation | None = None
+
+
+class Model(NamedTuple):
+    """A student, and what its explanations need beside its reading."""
+
+    reader: ImageReader
+    context: ExplanationContext
 
 
 class QueueFull(Exception):
@@ -66,7 +79,13 @@ class Jobs:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.reader, self.context, self.config, self._clock = reader, context, config, clock
+        self.config, self._clock = config, clock
+        self._model = Model(reader, context)
+        #: Input size -> the last model of that size, as long as an image may wait that was decoded for it.
+        self._older: dict[int, Model] = {}
+        self._swapped, self.num_swaps = 0.0, 0
+        #: Told of each model that begins to answer.
+        self.on_swap: Callable[[Model], None] = lambda model: None
         #: Told of each job that ends, with the seconds since it was sent.
         self.on_end: Callable[[Job, float], None] = lambda job, seconds: None
         self._waiting: queue.Queue[Job | None] = queue.Queue(config.max_waiting)
@@ -74,6 +93,25 @@ class Jobs:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="kdistill-reader", daemon=True)
         self._thread.start()
+
+    @property
+    def reader(self) -> ImageReader:
+        """The student that reads the next batch."""
+        return self._model.reader
+
+    @property
+    def context(self) -> ExplanationContext:
+        """What its explanations need."""
+        return self._model.context
+
+    def swap(self, model: Model) -> None:
+        """Let another model read from the next batch on."""
+        with self._lock:
+            self._older[self.reader.size_px] = self._model
+            self._older.pop(model.reader.size_px, None)
+            self._model, self._swapped = model, self._clock()
+            self.num_swaps += 1
+        self.on_swap(model)
 
     @property
     def num_waiting(self) -> int:
@@ -133,6 +171,8 @@ class Jobs:
         for job_id, job in list(self._jobs.items()):
             if job.created < oldest or len(self._jobs) > self.config.max_results:
                 del self._jobs[job_id]
+        if self._older and self._clock() - self._swapped > self.config.deadline_s + _STRAY_S:
+            self._older.clear()  # whatever was decoded for them has been read, or has waited too long
 
     def _work(self) -> None:
         for batch in self._batches():
@@ -141,7 +181,21 @@ class Jobs:
                 if job.created < oldest:
                     self._end(job, "expired")
             if alive := [job for job in batch if job.stage not in ENDED]:
-                self._read(alive)
+                for model, group in self._by_model(alive):
+                    if model is not None:
+                        self._read(group, model)
+                        continue
+                    for job in group:
+                        self._end(job, "failed")
+
+    def _by_model(self, jobs: Sequence[Job]) -> list[tuple[Model | None, list[Job]]]:
+        """Who reads what of a batch: the present model, an older one what was decoded for its size, or none."""
+        groups: dict[int, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(len(job.image.pixels), []).append(job)
+        with self._lock:
+            models = {**self._older, self.reader.size_px: self._model}
+        return [(models.get(size), group) for size, group in groups.items()]
 
     def _batches(self) -> Iterator[list[Job]]:
         """What waits, at most a batch at a time; ends at the mark that `close` leaves."""
@@ -166,13 +220,13 @@ class Jobs:
                 batch.append(following)
             yield batch
 
-    def _read(self, jobs: Sequence[Job]) -> None:
+    def _read(self, jobs: Sequence[Job], model: Model) -> None:
         for job in jobs:
             job.stage = "reading"
         try:
-            readings = self.reader.read(np.stack([job.image.pixels for job in jobs]))
+            readings = model.reader.read(np.stack([job.image.pixels for job in jobs]))
             for job, reading in zip(jobs, readings, strict=True):
-                job.explanation = explain_image(job.image, reading, self.context)
+                job.explanation = explain_image(job.image, reading, model.context)
                 self._end(job, "done")
         except BaseException as error:  # a panic of a Rust library is no Exception, and must not end the thread
             # No detail of an image may reach a log.
@@ -183,7 +237,7 @@ class Jobs:
                     self._end(job, "failed")
             else:  # one image must not cost the others of its batch
                 for job in left:
-                    self._read([job])
+                    self._read([job], model)
 
     def _end(self, job: Job, stage: JobStage) -> None:
         job.stage = stage

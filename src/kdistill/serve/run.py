@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kdistill.config import validate
 from kdistill.errors import EnvironmentFault, PolicyError
-from kdistill.explain.run import load_context, student_dir_of
 from kdistill.serve.config import ServeConfig, is_loopback
 
 
@@ -30,7 +29,7 @@ def serve_run(
 
     Raises:
         PolicyError: An address that others can reach, without a token.
-        InputError: No such student.
+        InputError: No such student, or one that cannot be loaded; or the feedback file is not one.
         EnvironmentFault: The web framework is not installed, or the port is taken.
     """
     config = _checked(settings)
@@ -41,16 +40,17 @@ def serve_run(
         raise EnvironmentFault(
             f"{error.name} is not installed, which serving needs", remedy="pip install 'kdistill[serve,hospital]'"
         ) from error
-    from kdistill.explain.student_reader import load_reader
+    from kdistill.serve.feedback import FeedbackStore
     from kdistill.serve.jobs import Jobs
-    from kdistill.serve.samples import Samples
+    from kdistill.serve.models import Models, load_model, reload_on_hangup
 
-    reader = load_reader(student_dir_of(run_dir, arm, seed))
-    jobs = Jobs(reader, load_context(run_dir, reader.name, reader.thresholds), config)
-    studies = run_dir / "studies"
-    app = create_app(jobs, config, Samples(studies) if studies.is_dir() else None)
-    server = server_of(app, config)
-    announce(f"{reader.name}: http://{config.host}:{config.port} (Ctrl-C ends it; research use only)")
+    feedback = FeedbackStore(config.feedback, max_mb=config.feedback_max_mb) if config.feedback else None
+    loaded = load_model(run_dir, arm, seed)
+    jobs = Jobs(*loaded.model, config)
+    models = Models(run_dir, arm, seed, jobs, loaded.samples)
+    server = server_of(create_app(jobs, config, loaded.samples, feedback, models), config)
+    reload_on_hangup(models, announce, lambda: jobs.reader.name)
+    announce(f"{jobs.reader.name}: http://{config.host}:{config.port} (Ctrl-C ends it; research use only)")
     try:
         server.run()
     except SystemExit as error:

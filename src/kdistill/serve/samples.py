@@ -25,10 +25,14 @@ class Sample(Record):
 
 
 class Truth(Record):
-    """What is known of a sample; `present` is None where the data set has no ground truth."""
+    """What is known of a sample; `present` is None where the data set has no ground truth.
+
+    `image_sha256` is that of the sample's explanation: after a change of the run a number may stand for another study.
+    """
 
     present: tuple[str, ...] | None
     report: str
+    image_sha256: str
 
 
 class Samples:
@@ -55,9 +59,8 @@ class Samples:
         Raises:
             IndexError: There is no such sample.
         """
-        pixels = np.asarray(self._images[self._study(number).images[0].row])
-        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-        return FileImage(f"Sample {number + 1}", pixels, _enlarged(pixels), digest, None)
+        pixels = self._pixels(number)
+        return FileImage(f"Sample {number + 1}", pixels, _enlarged(pixels), _digest(pixels), None)
 
     def truth(self, number: int) -> Truth:
         """A sample's truth and report.
@@ -68,12 +71,19 @@ class Samples:
         study = self._study(number)
         known = (self._truth or {}).get(study.study_id)
         present = None if known is None else tuple(name for name, value in known.truth.items() if value == 1)
-        return Truth(present=present, report=study.report)
+        return Truth(present=present, report=study.report, image_sha256=_digest(self._pixels(number)))
+
+    def _pixels(self, number: int) -> NDArray[np.uint8]:
+        return np.asarray(self._images[self._study(number).images[0].row])
 
     def _study(self, number: int) -> Study:
         if not 0 <= number < len(self):
             raise IndexError(number)
         return self._studies[number]
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

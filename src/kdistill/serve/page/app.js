@@ -3,6 +3,7 @@
   const at = (id) => document.getElementById(id);
   const WORDS = { sending: "Sending the image", waiting: "Waiting for the model", reading: "The model reads it", done: "Done", failed: "The model failed on this image", expired: "It waited too long" };
   let latest = 0;
+  let asksFeedback = false;
 
   async function ask(path, options) {
     const answer = await fetch(path, { credentials: "same-origin", ...options });
@@ -35,6 +36,14 @@
     at("page").removeAttribute("src");
     at("tools").hidden = true;
     at("empty").hidden = false;
+    at("feedback").hidden = true;
+  }
+
+  async function mount(job) {
+    const turn = latest;
+    const { mountFeedback } = await import("/page/feedback.js");
+    const explanation = await ask(`/v1/results/${job.id}`);
+    if (turn === latest) await mountFeedback(at("feedback"), { resultId: job.id, explanation, ask });
   }
 
   function press(chosen) {
@@ -70,6 +79,7 @@
     at("reveal").setAttribute("aria-expanded", "false");
     at("reveal").onclick = () => reveal(sample);
     at("forget").onclick = () => forget(job);
+    if (asksFeedback) mount(job);
   }
 
   async function reveal(sample) {
@@ -131,6 +141,7 @@
 
   async function open(state) {
     at("model").textContent = state.model;
+    asksFeedback = state.feedback;
     at("gate").hidden = state.may_ask;
     at("desk").hidden = !state.may_ask;
     if (state.may_ask) offer(await ask("/v1/samples"));

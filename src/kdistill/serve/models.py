@@ -1,0 +1,157 @@
+"""Another student in the place of the one that answers: loaded beside it, checked, then swapped between two batches."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kdistill.errors import InputError, KDistillError, PolicyError, WeightsError
+from kdistill.explain.reading import ImageReader
+from kdistill.explain.run import load_context, student_dir_of
+from kdistill.serve.jobs import Jobs, Model
+from kdistill.serve.samples import Samples
+
+logger = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """A student of a run with the run's library, and the run's samples (None: it has no studies)."""
+
+    model: Model
+    samples: Samples | None
+
+
+def load_model(run_dir: Path, arm: str, seed: int | None) -> Loaded:
+    """Load a student and what its explanations need, and let it read one blank image.
+
+    Args:
+        run_dir: The run, or a link to it (followed once, so that two runs are never mixed).
+        arm: Which student.
+        seed: Which seed; None: the first.
+
+    Raises:
+        InputError: No such student, files are missing or damaged, or they were written anew meanwhile.
+        WeightsError: Unsafe, damaged or NaN weights, or thresholds of another model.
+    """
+    from kdistill.explain.student_reader import load_reader
+
+    run = run_dir.resolve()
+    student_dir = student_dir_of(run, arm, seed)
+    where = f"{arm}/{student_dir.name}"
+    before = _files_of(student_dir)
+    try:
+        reader = load_reader(student_dir)
+        context = load_context(run, reader.name, reader.thresholds)
+        samples = Samples(run / "studies") if (run / "studies").is_dir() else None
+        _try(reader, where)
+    except (KDistillError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # loaders raise what they like, and a panic of a Rust library is no Exception
+        raise InputError(
+            f"cannot be loaded ({type(error).__name__})",
+            where=where,
+            remedy="kdistill verify RUN says what is damaged.",
+        ) from error
+    if _files_of(student_dir) != before:
+        raise InputError("was written anew while it was read", where=where, remedy="Ask again.")
+    return Loaded(Model(reader, context), samples)
+
+
+def _files_of(student_dir: Path) -> list[tuple[str, int, int, int]]:
+    """Name, inode, size and time of every file: a student that is published again differs in all of them."""
+    files = [path for path in sorted(student_dir.rglob("*")) if path.is_file()]
+    return [(path.name, (s := path.stat()).st_ino, s.st_size, s.st_mtime_ns) for path in files]
+
+
+def _try(reader: ImageReader, where: str) -> None:
+    (reading,) = reader.read(np.zeros((1, reader.size_px, reader.size_px), dtype=np.uint8))
+    if reading.probabilities is not None and not np.isfinite(reading.probabilities).all():
+        raise WeightsError("gives probabilities that are no numbers", where=where, remedy="Train it again.")
+
+
+class Models:
+    """The students of a run, of which one answers.
+
+    Args:
+        run_dir: The run, or a link to it.
+        arm: The student that answers now.
+        seed: Its seed; None: the first.
+        jobs: Where it answers.
+        samples: The run's samples.
+    """
+
+    def __init__(self, run_dir: Path, arm: str, seed: int | None, jobs: Jobs, samples: Samples | None) -> None:
+        self.arm, self.seed, self.samples = arm, seed, samples
+        #: Told of each change that was refused.
+        self.on_refusal: Callable[[], None] = lambda: None
+        self._run_dir, self._jobs, self._one = run_dir, jobs, threading.Lock()
+
+    def swap(self, arm: str | None = None, seed: int | None = None, *, wait: bool = False) -> None:
+        """Load a student and let it answer from the next batch on. The one that answers now goes on until then.
+
+        Args:
+            arm: Which student; None: the present one again, as it stands on disk now.
+            seed: Which seed; None: the present one where no arm is named, else the first.
+            wait: Whether to wait while another change is under way.
+
+        Raises:
+            PolicyError: Another change is under way.
+            InputError: As for `load_model`; the present student stays.
+        """
+        if not self._one.acquire(blocking=wait):
+            raise PolicyError("another model is being loaded", remedy="Ask again when it is done.")
+        try:
+            chosen = arm or self.arm
+            number = self.seed if arm is None and seed is None else seed
+            loaded = load_model(self._run_dir, chosen, number)
+            self.arm, self.seed, self.samples = chosen, number, loaded.samples
+            self._jobs.swap(loaded.model)
+        except Exception:
+            self.on_refusal()
+            raise
+        finally:
+            self._one.release()
+
+
+def reload_on_hangup(models: Models, announce: Callable[[str], None], name: Callable[[], str]) -> None:
+    """Load the present student again at each SIGHUP, in a thread of its own.
+
+    A hangup because the terminal was closed ends the server instead, as it always did. In any other than the main
+    thread, which alone gets signals, nothing is done.
+
+    Args:
+        models: The students.
+        announce: Told of each change in a sentence; a refusal goes to the log.
+        name: The name of the student that answers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    wanted, has_terminal = threading.Event(), os.isatty(0)
+
+    def work() -> None:
+        while True:
+            wanted.wait()
+            wanted.clear()
+            try:
+                models.swap(wait=True)
+                announce(f"SIGHUP: now {name()} answers")
+            except KDistillError as error:
+                logger.error("SIGHUP: the model was not changed: %s", error)
+            except Exception as error:  # the next signal must find this thread alive
+                logger.error("SIGHUP: the model was not changed (%s)", type(error).__name__)
+
+    def heard(*_: object) -> None:
+        if has_terminal and not os.isatty(0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            wanted.set()
+
+    threading.Thread(target=work, name="kdistill-reload", daemon=True).start()
+    signal.signal(signal.SIGHUP, heard)
