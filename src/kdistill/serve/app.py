@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
@@ -25,6 +24,8 @@ from kdistill.records import Record
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.desk import Desk
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
+from kdistill.serve.page_files import PAGE_FILES, PageFile
+from kdistill.serve.pixels import LONGEST_PX, add_pixels
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
 from kdistill.serve.uploads import FIELD
@@ -70,7 +71,7 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
         config: Sizes, times, token.
         samples: Test studies to try; None: none are offered.
     """
-    sessions, pool = Sessions(config.token), DecoderPool(config.decoders)
+    sessions, pool = Sessions(config.token), DecoderPool(config.decoders, depth_px=LONGEST_PX)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,6 +93,7 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
     _add_page(app)
     _add_session(app, sessions, jobs)
     _add_upload(app, desk)
+    add_pixels(app, desk, _MISSING)
     _add_results(app, desk)
     _add_samples(app, desk, samples)
     return app
@@ -153,16 +155,11 @@ def _add_health(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    def shipped(name: str, media_type: str) -> Callable[[], Response]:
-        content = resources.files("kdistill.serve.page").joinpath(name).read_bytes()
-        return lambda: Response(content, media_type=media_type)
+    def shipped(file: PageFile) -> Callable[[], Response]:
+        return lambda: Response(file.content, media_type=file.media_type)
 
-    for path, name, media_type in (
-        ("/", "index.html", "text/html; charset=utf-8"),
-        ("/page/app.js", "app.js", "text/javascript; charset=utf-8"),
-        ("/page/app.css", "app.css", "text/css; charset=utf-8"),
-    ):
-        app.get(path, include_in_schema=False)(shipped(name, media_type))
+    for path, file in PAGE_FILES.items():
+        app.get(path, include_in_schema=False)(shipped(file))
 
 
 def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs) -> None:

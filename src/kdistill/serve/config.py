@@ -24,6 +24,11 @@ class ServeConfig(ConfigModel):
     deadline_s: float = Field(default=60.0, gt=0, description="An image that has waited longer is not read any more.")
     keep_s: float = Field(default=3600.0, gt=0, description="A result is deleted so long after it was made.")
     max_results: int = Field(default=500, ge=1, description="Results kept at a time; the oldest goes first.")
+    max_pixels_mb: int = Field(
+        default=512,
+        ge=1,
+        description="Films kept at full depth, in MB of 10^6 bytes in all; older ones stay in 8 bits.",
+    )
 
     @model_validator(mode="after")
     def _token_off_loopback(self) -> ServeConfig:
