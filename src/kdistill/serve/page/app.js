@@ -63,6 +63,7 @@ async function showPixels(study) {
       viewer.show(head, values, study.name, true);
       note(head.kind === "display" ? "Full depth is not kept any more for this film: 8 bits at reduced size." : null);
       thumbnail(viewer.film, study.thumbnail);
+      draw();
     }
   } catch (error) {
     if (study === current) note(error.message);

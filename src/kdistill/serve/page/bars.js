@@ -21,18 +21,20 @@ export function headline(explanation) {
 
 /** The bars; `marks` are what the reader saw first (null: he was not asked). */
 export function bars(explanation, selection, marks) {
-  const list = el("ul", { class: "bars" }, explanation.observations.map((item, index) => row(item, index, selection, marks)));
+  const doubted = new Set(explanation.flags.map((flag) => flag.observation));
+  const rows = explanation.observations.map((item, index) => row(item, index, selection, marks, doubted.has(item.name)));
+  const list = el("ul", { class: marks ? "bars compared" : "bars" }, rows);
   rove(list, ".row", (node) => selection.choose(Number(node.dataset.index)));
   const hint = el("p", { class: "hint" }, "Choose a finding to see where the model looked for it. The tick is its threshold.");
   return section("observations", "Findings", hint, marks ? comparison(explanation, marks) : null, list);
 }
 
-function row(item, index, selection, marks) {
+function row(item, index, selection, marks, isDoubted) {
   const number = item.probability === null ? "–" : item.probability.toFixed(2);
   const side = item.side && item.state !== "absent" ? el("span", { class: "body-side" }, ` ${item.side}`) : null;
   return el("li", {},
     el("button", { type: "button", class: `row ${item.state}`, "data-index": index, "aria-pressed": "false", onclick: () => selection.choose(index) },
-      el("span", { class: "name" }, item.name, side), bar(item),
+      el("span", { class: "name" }, item.name, side, isDoubted ? el("span", { class: "doubt", title: "A check objects" }, " !", el("span", { class: "heard" }, " a check objects")) : null), bar(item),
       el("span", { class: "number" }, number), el("span", { class: "state" }, wordOf(item)),
       marks ? mine(item, marks[item.name]) : null));
 }
@@ -40,18 +42,18 @@ function row(item, index, selection, marks) {
 function bar(item) {
   if (item.probability === null || item.threshold === null) return el("span", { class: "nohead" }, "no classifier");
   const label = `probability ${item.probability.toFixed(2)}, threshold ${item.threshold.toFixed(2)}`;
-  const tick = Math.min(Math.max(100 * item.threshold - 0.8, 0), 98.4);
+  const tick = Math.min(Math.max(100 * item.threshold, 0.8), 99.2);
   return svg("svg", { viewBox: "0 0 100 12", preserveAspectRatio: "none", role: "img", "aria-label": label, class: "bar" },
     svg("rect", { class: "track", x: 0, y: 2, width: 100, height: 8 }),
     svg("rect", { class: "fill", x: 0, y: 2, width: 100 * item.probability, height: 8 }),
-    svg("rect", { class: "tick", x: tick, y: 0, width: 1.6, height: 12 }));
+    svg("line", { class: "tick", x1: tick, x2: tick, y1: 0, y2: 12, "vector-effect": "non-scaling-stroke" }));
 }
 
 const SAW = { present: "present", absent: "absent", uncertain: "unsure" };
 
 function mine(item, mark) {
   const differs = mark !== item.state;
-  return el("span", { class: differs ? "mine differs" : "mine" }, `You: ${SAW[mark]}${differs ? " ≠ model" : ""}`);
+  return el("span", { class: differs ? "mine differs" : "mine" }, `${differs ? "≠ " : "= "}you: ${SAW[mark]}`);
 }
 
 function comparison(explanation, marks) {

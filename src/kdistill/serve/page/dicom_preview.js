@@ -116,7 +116,7 @@ function window(found, values, offset, turned, mask) {
   const centre = Number.parseFloat(found.centre), width = Number.parseFloat(found.width);
   const slope = Number.parseFloat(found.slope) || 1, intercept = Number.parseFloat(found.intercept) || 0;
   if (!(width >= 1) || !Number.isFinite(centre)) return percentiles(values);
-  const ends = [centre - width / 2, centre + width / 2].map((end) => (end - intercept) / slope + offset);
+  const ends = [centre - width / 2, centre - 1 + width / 2].map((end) => (end - intercept) / slope + offset);
   return turned ? [mask - ends[1], mask - ends[0]] : ends;
 }
 

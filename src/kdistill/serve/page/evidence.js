@@ -2,6 +2,7 @@
 // The same scale as on explanation pages and in exports (explain/pictures.py).
 
 import { el, svg } from "./dom.js";
+import { NO_FINDING, named } from "./words.js";
 
 /** The scale's top: a cell with 32 times its equal share of attention. */
 export const SCALE_TOP = 32;
@@ -76,7 +77,7 @@ export function captionOf(item) {
   const grid = `${item.evidence_map.length} × ${item.evidence_map[0].length} cells`;
   const weak = times < 2 ? " The model looked everywhere alike: this map points at nothing." : "";
   return [
-    "Where the model looked for ", el("strong", {}, item.name.toLowerCase()),
+    "Where the model looked for ", el("strong", {}, item.name === NO_FINDING ? "“no finding”" : named(item)),
     `: strongest in the ${where}, ${times < 10 ? times.toFixed(1) : times.toFixed(0)} times an equal share (${grid}, drawn smoothly).${weak}`,
   ];
 }

@@ -88,16 +88,20 @@ export function valueAt(film, view, x, y) {
   return { column, row, value: film.levels[0].values[row * film.width + column] * slope + intercept };
 }
 
+/** DICOM's LINEAR window counts its end values (PS3.3 C.11.2.1.2), so 0 to 255 is a width of 256 around 128. */
+const COUNTED = 1, NARROW = 16;
+
 /** Window in the file's own unit, as a radiologist sets it: {centre, width}. */
 export function inUnits(film, { low, high }) {
-  const { slope, intercept } = film.head;
-  return { centre: ((low + high) / 2) * slope + intercept, width: (high - low) * Math.abs(slope) };
+  const { slope, intercept } = film.head, span = (high - low) * Math.abs(slope);
+  const more = span >= NARROW ? COUNTED : 0;
+  return { centre: ((low + high) / 2) * slope + intercept + more / 2, width: span + more };
 }
 
 /** The reverse of `inUnits`. */
 export function fromUnits(film, { centre, width }) {
-  const { slope, intercept } = film.head;
-  const middle = (centre - intercept) / slope, half = Math.max(width / Math.abs(slope), 1e-3) / 2;
+  const { slope, intercept } = film.head, more = width >= NARROW + COUNTED ? COUNTED : 0;
+  const middle = (centre - more / 2 - intercept) / slope, half = Math.max((width - more) / Math.abs(slope), 1e-3) / 2;
   return { low: middle - half, high: middle + half };
 }
 

@@ -10,6 +10,9 @@ import { readerForm } from "./reader_first.js";
 import { markSentences, rationale, report } from "./text.js";
 import { STATUS_SENTENCES } from "./words.js";
 
+/** Notes and checks after which nobody knows which side is which. */
+const TURNED = /mirrored|upside down|turned|lateral/;
+
 /** Draws the reading of one study at a time; `actions`: {retry, remove, commit}. */
 export class ReadingPane {
   constructor(viewer, selection, actions) {
@@ -28,7 +31,8 @@ export class ReadingPane {
     at("status").classList.toggle("busy", Boolean(study && ["sending", "waiting", "reading"].includes(study.stage)));
     at("problem").hidden = !(study && study.problem);
     if (study && study.problem) {
-      at("problem").replaceChildren(el("p", {}, study.problem), el("p", { class: "buttons" }, button("Send it again", () => this.actions.retry(study))));
+      const next = study.isFinal ? button("Take it off the list", () => this.actions.remove(study)) : button("Send it again", () => this.actions.retry(study));
+      at("problem").replaceChildren(el("p", {}, study.problem), el("p", { class: "buttons" }, next));
     }
   }
 
@@ -70,7 +74,7 @@ export class ReadingPane {
     list.replaceChildren(...(answers ? [bars(explanation, this.selection, isOther ? null : study.marks)] : []));
     words.replaceChildren(...(answers ? [report(explanation), rationale(explanation, this.selection)] : [report(explanation)]));
     against.replaceChildren(checks(explanation));
-    this.viewer.doubtSides(explanation.flags.some((flag) => flag.code === "file_note" && /mirrored|lateral/.test(flag.text)));
+    this.viewer.doubtSides(explanation.flags.some((flag) => TURNED.test(flag.text)));
     this.selection.tell();
   }
 }

@@ -3,15 +3,20 @@
 import { ask, askPixels, follow, sendFile } from "./api.js";
 import { remembered } from "./dom.js";
 
+/** Refusals of the file itself. */
+const FINAL = [400, 413, 415];
+
 /** One film: an upload or a sample. `stage` as in STAGE_WORDS; `problem` is a sentence. */
 export class Study {
   constructor({ name, sample = null, file = null, isDicom = false, jobId = null }) {
     Object.assign(this, { name, sample, file, isDicom, jobId });
     this.stage = "new";
     this.problem = null;
+    this.isFinal = false;  // whether sending it again would be in vain
     this.explanation = null;
     this.provenance = null;
     this.marks = null;
+    this.isShown = false;  // whether the server's pixels have been on show
     this.thumbnail = document.createElement("canvas");
     this.thumbnail.width = this.thumbnail.height = 40;
     this.giveUp = new AbortController();
@@ -68,6 +73,7 @@ export class Studies extends EventTarget {
     } catch (error) {
       if (error.name === "AbortError") return;
       study.problem = error.message;
+      study.isFinal = FINAL.includes(error.status);
       study.jobId = null;
       this.remember();
       this.move(study, "failed");

@@ -3,12 +3,17 @@
 import { el, section } from "./dom.js";
 import { rove } from "./roving.js";
 
+const OF_REPORT = ["report_contradicts_probability", "side_mismatch", "prior_mentioned", "degenerate"];
+
+/** Findings and impression as they were generated, with what objects to them right below. */
 export function report(explanation) {
   const nothing = explanation.abstained ? "(withheld: the model abstained)" : "(empty)";
   return section("report", "Report",
     el("dl", { class: "report" },
       el("dt", {}, "Findings"), el("dd", {}, explanation.findings || nothing),
-      el("dt", {}, "Impression"), el("dd", {}, explanation.impression || nothing)));
+      el("dt", {}, "Impression"), el("dd", {}, explanation.impression || nothing)),
+    explanation.flags.filter((flag) => OF_REPORT.includes(flag.code)).map((flag) =>
+      el("p", { class: "objection" }, "Objection: ", flag.observation ? `${flag.observation}. ` : "", flag.text)));
 }
 
 function grouped(sentences) {

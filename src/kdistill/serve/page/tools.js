@@ -59,7 +59,7 @@ export function makeTools(viewer, actions) {
 
 function tellWindow(viewer) {
   if (!viewer.film) {
-    at("corner-window").textContent = "";
+    at("corner-window").textContent = at("centre").value = at("width").value = "";
     return;
   }
   const { centre, width } = viewer.units;
@@ -68,7 +68,7 @@ function tellWindow(viewer) {
   }
   const own = viewer.window.low === viewer.film.low && viewer.window.high === viewer.film.high;
   at("corner-window").textContent = `L ${shownNumber(centre)}  W ${shownNumber(width)}${viewer.inverted ? "  inverted" : ""}`
-    + (own && !viewer.inverted ? "  · as the model was given it" : "");
+    + (own && !viewer.inverted && viewer.film.head.kind !== "preview" ? "  · as the model was given it" : "");
 }
 
 function tellSize(viewer) {

@@ -37,7 +37,8 @@ export class Viewer extends EventTarget {
     } else {
       const moved = before.width / this.film.width;
       this.view = { ...this.view, scale: this.view.scale * moved };
-      this.window = { low: head.low, high: head.high };
+      const isOwn = this.window.low === before.low && this.window.high === before.high;
+      this.window = isOwn ? { low: head.low, high: head.high } : fromUnits(this.film, inUnits(before, this.window));
       if (this.isFitted) this.fit();
     }
     for (const id of ["mark-left", "mark-right"]) at(id).hidden = false;

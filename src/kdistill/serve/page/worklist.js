@@ -17,7 +17,7 @@ function item(study, id, current, onOpen, onRemove) {
   const isOpen = study === current;
   const state = study.problem ? "problem" : STAGE_WORDS[study.stage];
   const open = el("button", { type: "button", class: "film-button", "data-study": id, "aria-current": isOpen ? "true" : null, onclick: () => onOpen(study) },
-    el("span", { class: "thumb", "aria-hidden": "true" }, study.thumbnail),
+    el("span", { class: study.isShown ? "thumb" : "thumb none", "aria-hidden": "true" }, study.thumbnail),
     el("span", { class: "film-name" }, study.name), el("span", { class: `film-state ${study.problem ? "problem" : study.stage}` }, state));
   const remove = onRemove ? button("×", () => onRemove(study), { class: "remove", "aria-label": `Delete ${study.name}`, title: "Delete from the server" }) : null;
   return el("li", {}, open, remove);
