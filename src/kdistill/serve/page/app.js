@@ -107,8 +107,10 @@ async function remove(study) {
     await studies.remove(study);
   } catch (error) {
     study.problem = error.message;
+    draw();
+    return;
   }
-  if (study === current && !study.problem) {
+  if (study === current) {
     current = null;
     pane.clear();
     viewer.close();

@@ -100,7 +100,9 @@ export class Viewer extends EventTarget {
 
   /** One film pixel on one screen pixel. */
   actualSize() {
-    if (this.film) this.zoom(1 / this.view.scale);
+    if (!this.film) return;
+    this.zoom(1 / this.view.scale);
+    this.view = { scale: 1, x: Math.round(this.view.x), y: Math.round(this.view.y) };  // else every pixel is mixed of four
   }
 
   /** Move the film by CSS pixels; a corner of it always stays in sight. */
