@@ -53,7 +53,7 @@ const SAW = { present: "present", absent: "absent", uncertain: "unsure" };
 
 function mine(item, mark) {
   const differs = mark !== item.state;
-  return el("span", { class: differs ? "mine differs" : "mine" }, `${differs ? "≠ " : "= "}you: ${SAW[mark]}`);
+  return el("span", { class: differs ? "mine differs" : "mine" }, el("span", { class: "heard" }, " you: "), `${differs ? "≠" : "="} ${SAW[mark]}`);
 }
 
 function comparison(explanation, marks) {
@@ -61,7 +61,7 @@ function comparison(explanation, marks) {
   const text = differing.length
     ? `You and the model differ on ${differing.length} of ${explanation.observations.length}: ${differing.map((item) => item.name.toLowerCase()).join(", ")}.`
     : "You and the model agree on every finding.";
-  return el("p", { class: "comparison" }, text);
+  return el("p", { class: "comparison" }, text, el("span", { class: "soft" }, " What you marked stands last in each row."));
 }
 
 /** Keep the bars in step with what is chosen. */

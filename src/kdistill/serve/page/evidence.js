@@ -71,14 +71,14 @@ export function peakOf(map) {
 }
 
 /** What stands below the film while a map is shown. */
-export function captionOf(item) {
+export function captionOf(item, cells) {
   if (item.evidence_map === null) return ["This model has no evidence maps: its decoder reads the whole film."];
   const { where, times } = peakOf(item.evidence_map);
   const grid = `${item.evidence_map.length} × ${item.evidence_map[0].length} cells`;
   const weak = times < 2 ? " The model looked everywhere alike: this map points at nothing." : "";
   return [
     "Where the model looked for ", el("strong", {}, item.name === NO_FINDING ? "“no finding”" : named(item)),
-    `: strongest in the ${where}, ${times < 10 ? times.toFixed(1) : times.toFixed(0)} times an equal share (${grid}, drawn smoothly).${weak}`,
+    `: strongest in the ${where}, ${times < 10 ? times.toFixed(1) : times.toFixed(0)} times an equal share (${grid}${cells ? "" : ", drawn smoothly"}).${weak}`,
   ];
 }
 
