@@ -3,7 +3,7 @@
 import { at, button, el } from "./dom.js";
 import { STAGE_WORDS } from "./words.js";
 
-/** Draw both lists; `isHidden(study)`: the model's answer must not show through its state. */
+/** Draw both lists anew; the focus stays where it was, or a reader without a mouse would have to start again. */
 export function drawWorklist(studies, current, onOpen, onRemove) {
   at("uploads-section").hidden = studies.uploads.length === 0;
   at("samples-section").hidden = studies.samples.length === 0;
@@ -19,6 +19,6 @@ function item(study, id, current, onOpen, onRemove) {
   const open = el("button", { type: "button", class: "film-button", "data-study": id, "aria-current": isOpen ? "true" : null, onclick: () => onOpen(study) },
     el("span", { class: study.isShown ? "thumb" : "thumb none", "aria-hidden": "true" }, study.thumbnail),
     el("span", { class: "film-name" }, study.name), el("span", { class: `film-state ${study.problem ? "problem" : study.stage}` }, state));
-  const remove = onRemove ? button("×", () => onRemove(study), { class: "remove", "aria-label": `Delete ${study.name}`, title: "Delete from the server" }) : null;
+  const remove = onRemove ? button("×", () => onRemove(study), { class: "remove", "data-study": `${id}-remove`, "aria-label": `Delete ${study.name}`, title: "Delete from the server" }) : null;
   return el("li", {}, open, remove);
 }
