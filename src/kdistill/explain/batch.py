@@ -20,6 +20,7 @@ from kdistill.explain.explanation import Explanation, Flag, QualityPolicy
 from kdistill.explain.exports import export
 from kdistill.explain.reading import ImageReader, Reading
 from kdistill.studies.decoding import DecoderPool
+from kdistill.studies.depth import Depth
 from kdistill.studies.dicom import dicom_header
 from kdistill.studies.film import Note, note_text
 from kdistill.studies.images import read_file, to_square
@@ -37,7 +38,7 @@ _NOT_IMAGES: Final = frozenset({".json", ".jsonl", ".html", ".csv", ".txt", ".md
 
 
 class FileImage(NamedTuple):
-    """One file as it was read; `quality` is None where the policy is not to look."""
+    """One file as it was read; `quality` is None where the policy is not to look, `depth` where nobody wants it."""
 
     study_id: str
     pixels: NDArray[np.uint8]
@@ -46,6 +47,7 @@ class FileImage(NamedTuple):
     quality: Quality | None
     header: Dataset | None = None
     notes: tuple[Note, ...] = ()
+    depth: Depth | None = None
 
 
 class Outcome(NamedTuple):
@@ -222,7 +224,7 @@ def image_of(
     sha256 = hashlib.sha256(data).hexdigest()
     quality = None if policy == "off" else assess(film.pixels)
     seen, shown = to_square(film.pixels, size_px), to_square(film.pixels, max(size_px, DISPLAY_PX))
-    return FileImage(study_id, seen, shown, sha256, quality, dicom_header(data), film.notes)
+    return FileImage(study_id, seen, shown, sha256, quality, dicom_header(data), film.notes, film.depth)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

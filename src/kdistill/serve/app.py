@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
@@ -29,6 +28,8 @@ from kdistill.serve.feedback_routes import add_feedback
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
 from kdistill.serve.model_routes import add_model
 from kdistill.serve.models import Models
+from kdistill.serve.page_files import PAGE_FILES, PageFile
+from kdistill.serve.pixels import LONGEST_PX, add_pixels
 from kdistill.serve.refusals import add_refusals
 from kdistill.serve.samples import Sample, Samples, Truth
 from kdistill.serve.security import COOKIE, Guard, Sessions
@@ -84,7 +85,7 @@ def create_app(
         feedback: Where readers' words go, closed with the application; None: nobody is asked.
         models: The students that can take the place of the one that answers; None: it stays.
     """
-    sessions, pool = Sessions(config.token), DecoderPool(config.decoders)
+    sessions, pool = Sessions(config.token), DecoderPool(config.decoders, depth_px=LONGEST_PX)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -109,6 +110,7 @@ def create_app(
     _add_page(app)
     _add_session(app, sessions, jobs, feedback=feedback is not None)
     _add_upload(app, desk)
+    add_pixels(app, desk, _MISSING)
     add_feedback(app, desk, feedback, comments=config.feedback_text, may_export=sessions.needs_token)
     _add_results(app, desk)
     _add_samples(app, desk, lambda: models.samples if models else samples)
@@ -174,18 +176,11 @@ def _add_health(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    def shipped(name: str, media_type: str) -> Callable[[], Response]:
-        content = resources.files("kdistill.serve.page").joinpath(name).read_bytes()
-        return lambda: Response(content, media_type=media_type)
+    def shipped(file: PageFile) -> Callable[[], Response]:
+        return lambda: Response(file.content, media_type=file.media_type)
 
-    for path, name, media_type in (
-        ("/", "index.html", "text/html; charset=utf-8"),
-        ("/page/app.js", "app.js", "text/javascript; charset=utf-8"),
-        ("/page/app.css", "app.css", "text/css; charset=utf-8"),
-        ("/page/feedback.js", "feedback.js", "text/javascript; charset=utf-8"),
-        ("/page/feedback.css", "feedback.css", "text/css; charset=utf-8"),
-    ):
-        app.get(path, include_in_schema=False)(shipped(name, media_type))
+    for path, file in PAGE_FILES.items():
+        app.get(path, include_in_schema=False)(shipped(file))
 
 
 def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs, *, feedback: bool) -> None:

@@ -30,6 +30,11 @@ class ServeConfig(ConfigModel):
     feedback_text: bool = Field(default=True, description="Whether feedback may hold free text.")
     feedback_max_mb: int = Field(default=256, ge=1, description="The feedback file is not let grow beyond this.")
     max_results: int = Field(default=500, ge=1, description="Results kept at a time; the oldest goes first.")
+    max_pixels_mb: int = Field(
+        default=512,
+        ge=1,
+        description="Films kept at full depth, in MB of 10^6 bytes in all; older ones stay in 8 bits.",
+    )
 
     @model_validator(mode="after")
     def _token_off_loopback(self) -> ServeConfig:

@@ -27,6 +27,7 @@ from kdistill.explain.build import ExplanationContext
 from kdistill.explain.explanation import Explanation
 from kdistill.explain.reading import ImageReader
 from kdistill.serve.config import ServeConfig
+from kdistill.serve.pixels import drop_oldest
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +140,7 @@ class Jobs:
                 raise QueueFull from None
             self._jobs[job.id] = job
             self._forget()
+            drop_oldest(self._jobs.values(), self.config.max_pixels_mb * 1_000_000)
         return job
 
     def find(self, job_id: str, session: str) -> Job | None:

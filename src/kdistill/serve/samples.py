@@ -12,6 +12,7 @@ from PIL import Image
 
 from kdistill.explain.batch import DISPLAY_PX, FileImage
 from kdistill.records import Record, Study
+from kdistill.studies.depth import depth_of_grey
 from kdistill.studies.store import load_images, load_studies, load_truth
 
 MAX_SAMPLES: Final = 24
@@ -60,7 +61,8 @@ class Samples:
             IndexError: There is no such sample.
         """
         pixels = self._pixels(number)
-        return FileImage(f"Sample {number + 1}", pixels, _enlarged(pixels), _digest(pixels), None)
+        depth = depth_of_grey(pixels.astype(np.float32) / np.float32(255))
+        return FileImage(f"Sample {number + 1}", pixels, _enlarged(pixels), _digest(pixels), None, depth=depth)
 
     def truth(self, number: int) -> Truth:
         """A sample's truth and report.

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from kdistill.explain.explanation import NOTICE
 from kdistill.serve.config import is_loopback
+from kdistill.serve.page_files import PAGE_FILES
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -21,16 +22,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE: Final = "kdistill_session"
 #: Answered without a token: what a load balancer asks, and the page itself, which holds nothing of anybody.
-_OPEN: Final = frozenset(
-    {
-        *("/healthz", "/readyz", "/", "/v1/session"),
-        *("/page/app.js", "/page/app.css", "/page/feedback.js", "/page/feedback.css"),
-    }
-)
+_OPEN: Final = frozenset({"/healthz", "/readyz", "/v1/session", *PAGE_FILES})
 _MAX_SESSIONS: Final = 10_000
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+    "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
 
 

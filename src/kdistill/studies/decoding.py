@@ -26,6 +26,7 @@ import numpy as np
 
 import kdistill
 from kdistill.errors import EnvironmentFault, InputError
+from kdistill.studies.depth import Depth
 from kdistill.studies.film import MAX_PIXELS, NOTES, Note
 
 #: Answers are small JSON objects; a longer one comes from a process that is out of its mind.
@@ -56,6 +57,7 @@ class Decoded:
         notes: What a reader must be told (see `film.note_text`).
         view_position: PA, AP or LATERAL where the file's own tags state it.
         shape: Rows and columns of the image at full size.
+        depth: The values from before the display window, where the pool has a depth size.
     """
 
     pixels: np.ndarray
@@ -65,6 +67,7 @@ class Decoded:
     notes: tuple[Note, ...]
     view_position: str | None
     shape: tuple[int, int]
+    depth: Depth | None = None
 
 
 class DecoderPool:
@@ -74,6 +77,7 @@ class DecoderPool:
         processes: Children at most; they start when they are needed.
         size_px: Side of the square result; None: full size, float32.
         display_px: Also give the square of this side.
+        depth_px: Also give the values from before the display window, with at most so many pixels on the longer side.
         send_pixels: False: only hashes and notes come back.
         timeout_s: Wall-clock seconds that one image may take. A little under the ten seconds within which a hang must
             have become an error. A child that waits for a busy processor is given more (see `_Deadline`): which images
@@ -89,6 +93,7 @@ class DecoderPool:
         size_px: int | None = None,
         *,
         display_px: int | None = None,
+        depth_px: int | None = None,
         send_pixels: bool = True,
         timeout_s: float = 9.5,
         memory_mb: int = 2048,
@@ -98,6 +103,7 @@ class DecoderPool:
         self._request = {
             "size_px": size_px,
             "display_px": display_px,
+            "depth_px": depth_px,
             "send": send_pixels,
             "require_chest": require_chest,
         }
@@ -335,21 +341,29 @@ def _ask(
     arrays = [_array(process, announced) for announced in facts["arrays"]]
     if "what" in facts:
         return InputError(str(facts["what"]), where=where, remedy=facts["remedy"])
-    notes = set(facts["notes"])
+    notes, rest = set(facts["notes"]), iter(arrays[1:])
     return Decoded(
         pixels=arrays[0] if arrays else np.empty((0, 0), dtype=np.uint8),
-        display=arrays[1] if len(arrays) > 1 else None,
+        display=next(rest, None) if request["display_px"] is not None else None,
         file_sha256=str(facts["file_sha256"]),
         pixel_sha256=str(facts["pixel_sha256"]),
         notes=tuple(note for note in NOTES if note in notes),
         view_position=facts["view_position"],
         shape=(int(facts["shape"][0]), int(facts["shape"][1])),
+        depth=_depth(next(rest, None), facts["depth"]),
     )
 
 
+def _depth(values: np.ndarray | None, facts: list[Any] | None) -> Depth | None:
+    if values is None or facts is None:
+        return None
+    *numbers, is_linear, (rows, columns) = facts
+    low, high, slope, intercept = (float(number) for number in numbers)
+    return Depth(values, low, high, slope, intercept, bool(is_linear), (int(rows), int(columns)))
+
+
 def _array(process: subprocess.Popen[bytes], announced: dict[str, Any]) -> np.ndarray:
-    kinds: dict[str, np.dtype[Any]] = {"uint8": np.dtype(np.uint8), "float32": np.dtype(np.float32)}
-    dtype = kinds[announced["dtype"]]
+    dtype = {name: np.dtype(name) for name in ("uint8", "uint16", "float32")}[announced["dtype"]]
     height, width = (int(side) for side in announced["shape"])
     data = _exactly(process, height * width * dtype.itemsize, MAX_PIXELS * 4)
     return np.frombuffer(bytearray(data), dtype=dtype).reshape(height, width)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from kdistill.errors import InputError
+from kdistill.studies.depth import shrunk
 from kdistill.studies.images import decode_in_process, read_file, to_square
 
 
@@ -42,12 +43,15 @@ def decode_request(request: dict[str, Any], payload: bytes) -> Answer:
         InputError: It cannot be used.
     """
     data = payload if request["path"] is None else read_file(Path(request["path"]))
-    film = decode_in_process(data, require_chest=bool(request["require_chest"]))
+    depth_px = request["depth_px"]
+    film = decode_in_process(data, require_chest=bool(request["require_chest"]), keep_depth=depth_px is not None)
     pixels = np.ascontiguousarray(film.pixels)
     size, display = request["size_px"], request["display_px"]
     arrays = [pixels if size is None else to_square(pixels, size)]
     if display is not None:
         arrays.append(to_square(pixels, display))
+    if film.depth is not None:
+        arrays.append(shrunk(film.depth, depth_px).values)
     if not request["send"]:
         arrays = []
     pixel_hash = hashlib.sha256(pixels.data)
@@ -58,6 +62,7 @@ def decode_request(request: dict[str, Any], payload: bytes) -> Answer:
         "notes": list(film.notes),
         "view_position": film.view_position,
         "shape": list(pixels.shape),
+        "depth": None if film.depth is None else film.depth[1:],
     }
     return Answer(facts, tuple(arrays))
 

@@ -22,6 +22,7 @@ import numpy as np
 from kdistill.errors import InputError
 from kdistill.studies import luts
 from kdistill.studies.codecs import NATIVE, SYNTAXES, Frame, clean_uid, decode_frame
+from kdistill.studies.depth import Depth, depth_of_codes
 from kdistill.studies.dicom_file import BIG_ENDIAN, DicomBytes, looks_like_dicom, open_dicom
 from kdistill.studies.dicom_policy import code, what_it_shows
 from kdistill.studies.film import LOSSY_COLOUR, MAX_PIXELS, Film, Note
@@ -53,12 +54,13 @@ _CODE: Final = re.compile(r"[A-Za-z0-9_. -]{1,32}")
 _COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
-def decode_dicom(data: bytes, *, require_chest: bool = True) -> Film:
+def decode_dicom(data: bytes, *, require_chest: bool = True, keep_depth: bool = False) -> Film:
     """Decode the bytes of a DICOM file in this process. For files of unknown origin use `decoding.DecoderPool`.
 
     Args:
         data: The file.
         require_chest: Refuse what is no chest radiograph by its tags; False: only note it.
+        keep_depth: Also give the values from before the display window.
 
     Raises:
         InputError: A needed tag is missing (it is named) or contradicts another, the pixels are damaged or cut,
@@ -66,7 +68,7 @@ def decode_dicom(data: bytes, *, require_chest: bool = True) -> Film:
     """
     try:
         with quiet_pydicom():
-            return _decode(data, require_chest)
+            return _decode(data, require_chest, keep_depth)
     except InputError:
         raise
     except MemoryError as error:
@@ -162,7 +164,7 @@ def quiet_pydicom() -> Iterator[None]:
             logger.setLevel(before)
 
 
-def _decode(data: bytes, require_chest: bool) -> Film:
+def _decode(data: bytes, require_chest: bool, keep_depth: bool) -> Film:
     import pydicom
 
     file = open_dicom(data)
@@ -172,10 +174,10 @@ def _decode(data: bytes, require_chest: bool) -> Film:
     photometric = code(dataset, "PhotometricInterpretation")
     stored = _stored_values(dataset, file, frame)
     if photometric in ("MONOCHROME1", "MONOCHROME2"):
-        grey, more = _grey(dataset, stored)
+        grey, more, depth = _grey(dataset, stored, keep_depth)
     else:
-        grey, more = _grey_of_colours(dataset, file, stored, frame), ()
-    return Film(grey, (*file.notes, *notes, *more), view)
+        grey, more, depth = _grey_of_colours(dataset, file, stored, frame), (), None
+    return Film(grey, (*file.notes, *notes, *more), view, depth)
 
 
 def _required(dataset: Any, file: DicomBytes) -> Frame:
@@ -291,7 +293,7 @@ def _from_codec(cells: np.ndarray, stored: int, signed: bool) -> np.ndarray:
     return values
 
 
-def _grey(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, tuple[Note, ...]]:
+def _grey(dataset: Any, stored: np.ndarray, keep_depth: bool) -> tuple[np.ndarray, tuple[Note, ...], Depth | None]:
     """Display values by one table over all stored values, then polarity, then padding in black."""
     padding = _padding_mask(dataset, stored)
     low, high = int(stored.min()), int(stored.max())
@@ -303,7 +305,13 @@ def _grey(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, tuple[Note, ...
     grey = table.astype(np.float32)[stored - low]
     if padding is not None:
         grey[padding] = 0.0
-    return grey, notes
+    if not keep_depth or low == high:
+        return grey, notes, None
+    try:
+        depth = depth_of_codes(stored, codes, luts.modality(dataset, codes)[0], table, padding)
+    except MemoryError:  # a viewer has less to show then; the image is read all the same
+        return grey, notes, None
+    return grey, notes, depth
 
 
 def _padding_mask(dataset: Any, stored: np.ndarray) -> np.ndarray | None:

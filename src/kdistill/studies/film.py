@@ -6,6 +6,8 @@ from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from kdistill.studies.depth import Depth
+
 Note = Literal[
     "no_preamble",
     "transfer_syntax_assumed",
@@ -28,11 +30,15 @@ LOSSY_COLOUR: Final = 24
 
 
 class Film(NamedTuple):
-    """A decoded image: float32 [H, W] in [0, 1] (bright = dense), what must be told, the view where a tag states it."""
+    """A decoded image: float32 [H, W] in [0, 1] (bright = dense), what must be told, the view where a tag states it.
+
+    `depth` holds the values from before the display window, where they were asked for.
+    """
 
     pixels: np.ndarray
     notes: tuple[Note, ...] = ()
     view_position: str | None = None
+    depth: Depth | None = None
 
 
 def note_text(note: Note) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from kdistill.errors import InputError
+from kdistill.studies.depth import depth_of_grey
 from kdistill.studies.dicom import decode_dicom, is_compressed_dicom
 from kdistill.studies.dicom_file import looks_like_dicom
 from kdistill.studies.film import LOSSY_COLOUR, MAX_PIXELS, Film
@@ -100,12 +101,13 @@ def decode(data: bytes) -> np.ndarray:
     return decode_in_process(data).pixels
 
 
-def decode_in_process(data: bytes, *, require_chest: bool = True) -> Film:
+def decode_in_process(data: bytes, *, require_chest: bool = True, keep_depth: bool = False) -> Film:
     """Decode an image file here, whatever native code that needs. What the children of `decoding` call.
 
     Args:
         data: The file.
         require_chest: Refuse DICOM files that are no chest radiograph by their tags; False: only note it.
+        keep_depth: Also give the values from before the display window.
 
     Raises:
         InputError: As `read_image`.
@@ -119,13 +121,15 @@ def decode_in_process(data: bytes, *, require_chest: bool = True) -> Film:
         _require_whole_jpeg(data)
         film = Film(_decode_raster(data, "JPEG"))
     elif looks_like_dicom(data):
-        film = decode_dicom(data, require_chest=require_chest)
+        film = decode_dicom(data, require_chest=require_chest, keep_depth=keep_depth)
     else:
         raise InputError(
             f"is no PNG, JPEG or DICOM file (it starts with {data[:4].hex(' ')})",
             remedy="Give the image itself; a file's name does not matter, its content does.",
         )
     _require_plausible(film.pixels)
+    if keep_depth and film.depth is None:
+        return film._replace(depth=depth_of_grey(film.pixels))
     return film
 
 

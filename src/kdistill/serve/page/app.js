@@ -1,164 +1,203 @@
-"use strict";
-(function () {
-  const at = (id) => document.getElementById(id);
-  const WORDS = { sending: "Sending the image", waiting: "Waiting for the model", reading: "The model reads it", done: "Done", failed: "The model failed on this image", expired: "It waited too long" };
-  let latest = 0;
-  let asksFeedback = false;
+// The reading room: puts its parts together. Films come in here and go to the server, the viewer and the reading.
 
-  async function ask(path, options) {
-    const answer = await fetch(path, { credentials: "same-origin", ...options });
-    if (answer.ok) return answer.status === 204 ? null : answer.json();
-    let why = `The server answered ${answer.status}.`;
-    try { why = (await answer.json()).detail || why; } catch (_) { /* no JSON: the status says it */ }
-    const wait = answer.headers.get("Retry-After");
-    throw new Error(wait ? `${why} (in ${wait} s)` : why);
+import { ask } from "./api.js";
+import { previewOf } from "./dicom_preview.js";
+import { at, remembered } from "./dom.js";
+import { thumbnail } from "./film.js";
+import { makeHelp } from "./help.js";
+import { bindKeys } from "./keys.js";
+import { bindPointers } from "./pointer.js";
+import { ReadingPane } from "./reading.js";
+import { Selection } from "./selection.js";
+import { Studies, Study } from "./studies.js";
+import { bindTheme } from "./theme.js";
+import { makeTools } from "./tools.js";
+import { Viewer } from "./viewer.js";
+import { drawWorklist } from "./worklist.js";
+
+const studies = new Studies(), selection = new Selection();
+const viewer = new Viewer(at("stage"), at("canvas"));
+const shortcuts = { on: remembered.get("keys") !== "off" };
+const pane = new ReadingPane(viewer, selection, { retry: (study) => retry(study), remove: (study) => remove(study), commit: (study, marks) => commit(study, marks) });
+let current = null;
+
+const readsFirst = () => at("reader-first").checked;
+/** Whether the model has to be silent about a study: the reader has asked to go first and has not committed. */
+const isSilent = (study) => readsFirst() && study.marks === null && study.explanation === null;
+
+function draw() {
+  drawWorklist(studies, current, open, remove);
+  pane.status(current);
+}
+
+async function open(study) {
+  if (study === current && !study.problem) return;
+  current = study;
+  pane.clear();
+  viewer.close();
+  note(null);
+  draw();
+  if (study.problem) return;
+  if (["new", "failed"].includes(study.stage)) {
+    if (study.file) preview(study);
+    studies.read(study);
+  } else {
+    if (study.jobId) showPixels(study);
+    if (study.stage === "done") answer(study);
   }
+}
 
-  function stage(name) {
-    const list = at("stages");
-    for (const item of list.children) item.className = "";
-    const item = document.createElement("li");
-    item.textContent = WORDS[name];
-    item.className = name === "done" ? "" : "now";
-    list.append(item);
-  }
+/** A first look from the file itself, while the server has not decoded it. */
+async function preview(study) {
+  const found = await previewOf(study.file);
+  if (!found || study !== current || study.isShown) return;
+  viewer.show(found.head, found.values, study.name);
+  note("Preview from the file; the server has not read it yet.");
+}
 
-  function begin() {
-    latest += 1;
-    at("stages").replaceChildren();
-    at("problem").textContent = "";
-    close();  // an old answer must not stand beside a new image's name or error
-    return latest;
-  }
-
-  function close() {
-    at("page").hidden = true;
-    at("page").removeAttribute("src");
-    at("tools").hidden = true;
-    at("empty").hidden = false;
-    at("feedback").hidden = true;
-  }
-
-  async function mount(job) {
-    const turn = latest;
-    const { mountFeedback } = await import("/page/feedback.js");
-    const explanation = await ask(`/v1/results/${job.id}`);
-    if (turn === latest) await mountFeedback(at("feedback"), { resultId: job.id, explanation, ask });
-  }
-
-  function press(chosen) {
-    for (const button of at("samples").querySelectorAll("button")) button.setAttribute("aria-pressed", String(button === chosen));
-  }
-
-  function follow(job, turn) {
-    return new Promise((resolve, reject) => {
-      const source = new EventSource(`/v1/jobs/${job.id}/events`);
-      source.addEventListener("stage", (event) => {
-        const state = JSON.parse(event.data);
-        if (turn !== latest) { source.close(); resolve(null); return; }
-        stage(state.stage);
-        if (state.stage === "done") { source.close(); resolve(state); }
-        else if (state.stage === "failed" || state.stage === "expired") { source.close(); reject(new Error(`${WORDS[state.stage]}. Send it again.`)); }
-      });
-      source.onerror = () => { source.close(); reject(new Error("The connection was lost. Send it again.")); };
-    });
-  }
-
-  function link(id, job, kind, shown) { at(id).href = `/v1/results/${job.id}/${kind}`; at(id).hidden = !shown; }
-
-  function show(job, title, isDicom, sample) {
-    at("empty").hidden = true;
-    at("tools").hidden = false;
-    at("shown").textContent = title;
-    link("json", job, "json", true); link("pdf", job, "pdf", true); link("fhir", job, "fhir", true);
-    link("sr", job, "dicom-sr", isDicom); link("sc", job, "dicom-sc", isDicom);
-    at("page").hidden = false;
-    at("page").src = `/v1/results/${job.id}/html`;
-    at("truth").hidden = true;
-    at("reveal").hidden = sample === null;
-    at("reveal").setAttribute("aria-expanded", "false");
-    at("reveal").onclick = () => reveal(sample);
-    at("forget").onclick = () => forget(job);
-    if (asksFeedback) mount(job);
-  }
-
-  async function reveal(sample) {
-    const turn = latest;
-    const known = await ask(`/v1/samples/${sample}/truth`);
-    if (turn !== latest) return;
-    const names = known.present === null ? "not known" : known.present.join(", ") || "nothing";
-    at("truth").textContent = `Present: ${names}.\nReport: ${known.report || "none"}`;
-    at("truth").hidden = false;
-    at("reveal").setAttribute("aria-expanded", "true");
-  }
-
-  async function forget(job) {
-    const turn = latest;
-    await ask(`/v1/results/${job.id}`, { method: "DELETE" });
-    if (turn !== latest) return;
-    close();
-    press(null);
-    at("stages").replaceChildren();
-  }
-
-  async function run(start, title, isDicom, sample) {
-    const turn = begin();
-    try {
-      stage("sending");
-      const state = await follow(await start(), turn);
-      if (state !== null) show(state, title, isDicom, sample);
-    } catch (error) {
-      if (turn === latest) { at("stages").replaceChildren(); at("problem").textContent = error.message; }
+async function showPixels(study) {
+  try {
+    const { head, values } = await studies.pixels(study);
+    study.isShown = true;
+    if (study === current) {
+      viewer.show(head, values, study.name, true);
+      note(head.kind === "display" ? "Full depth is not kept any more for this film: 8 bits at reduced size." : null);
+      thumbnail(viewer.film, study.thumbnail);
+      draw();
     }
+  } catch (error) {
+    if (study === current) note(error.message);
   }
+}
 
-  async function isDicom(file) {
-    return new TextDecoder("latin1").decode(await file.slice(128, 132).arrayBuffer()) === "DICM";
+function note(text) {
+  at("film-note").hidden = text === null;
+  at("film-note").textContent = text || "";
+}
+
+/** Show the model's answer, or the reader's form where he goes first. */
+async function answer(study) {
+  if (isSilent(study)) {
+    pane.askReader(study);
+    return;
   }
-
-  async function send(file) {
-    press(null);
-    const headers = { "Content-Type": "application/octet-stream" };
-    await run(() => ask("/v1/explain", { method: "POST", body: file, headers }), file.name, await isDicom(file), null);
+  try {
+    await studies.explain(study);
+    if (study === current) pane.answer(study);
+  } catch (error) {
+    Object.assign(study, { problem: error.message, stage: "failed", jobId: null });
+    draw();
   }
+}
 
-  function offer(samples) {
-    at("samples-section").hidden = samples.length === 0;
-    at("samples").replaceChildren(...samples.map((sample) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = sample.name;
-      button.setAttribute("aria-pressed", "false");
-      button.addEventListener("click", () => {
-        press(button);
-        run(() => ask(`/v1/samples/${sample.number}/explain`, { method: "POST" }), sample.name, false, sample.number);
-      });
-      const item = document.createElement("li");
-      item.append(button);
-      return item;
-    }));
+async function commit(study, marks) {
+  study.marks = marks;
+  await answer(study);
+  if (study === current) at("reading").focus();
+}
+
+function retry(study) {
+  Object.assign(study, { problem: null, explanation: null, isShown: false, stage: "new" });
+  current = null;
+  open(study);
+}
+
+async function remove(study) {
+  try {
+    await studies.remove(study);
+  } catch (error) {
+    study.problem = error.message;
+    draw();
+    return;
   }
-
-  async function open(state) {
-    at("model").textContent = state.model;
-    asksFeedback = state.feedback;
-    at("gate").hidden = state.may_ask;
-    at("desk").hidden = !state.may_ask;
-    if (state.may_ask) offer(await ask("/v1/samples"));
+  if (study === current) {
+    current = null;
+    pane.clear();
+    viewer.close();
+    note(null);
   }
+  draw();
+}
 
-  const drop = at("drop");
-  at("file").addEventListener("change", () => { if (at("file").files[0]) send(at("file").files[0]); at("file").value = ""; });
-  drop.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); at("file").click(); } });
-  for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
-  drop.addEventListener("dragover", () => drop.classList.add("over"));
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => { drop.classList.remove("over"); if (event.dataTransfer.files[0]) send(event.dataTransfer.files[0]); });
+async function take(files) {
+  for (const file of files) {
+    const isDicom = new TextDecoder("latin1").decode(await file.slice(128, 132).arrayBuffer()) === "DICM";
+    const study = new Study({ name: file.name, file, isDicom });
+    studies.add(study);
+    if (file === files[0]) open(study);
+    else studies.read(study);
+  }
+}
+
+/** The next film of the list, round and round. */
+function step(by) {
+  const all = studies.all;
+  if (!all.length) return;
+  const now = all.indexOf(current);
+  open(all[now < 0 ? 0 : (now + by + all.length) % all.length]);
+}
+
+function bindFiles() {
+  at("file").addEventListener("change", () => {
+    const files = [...at("file").files];
+    at("file").value = "";
+    take(files);
+  });
+  for (const name of ["dragenter", "dragover"]) {
+    document.addEventListener(name, (event) => { event.preventDefault(); document.body.classList.add("over"); });
+  }
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("over"); });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("over");
+    if (!at("desk").hidden) take([...event.dataTransfer.files]);
+  });
+}
+
+function bindReaderFirst() {
+  at("reader-first").checked = remembered.get("reader-first") === "on";
+  at("reader-first").addEventListener("change", () => {
+    remembered.set("reader-first", readsFirst() ? "on" : "off");
+    if (current && current.stage === "done" && current.explanation === null) answer(current);
+  });
+}
+
+async function enter(state) {
+  at("model").textContent = state.model;
+  at("gate").hidden = state.may_ask;
+  at("desk").hidden = !state.may_ask;
+  pane.takesFeedback = state.feedback;
+  if (!state.may_ask) return;
+  studies.restore(await ask("/v1/samples"));
+  draw();
+}
+
+function bindGate() {
   at("gate").addEventListener("submit", async (event) => {
     event.preventDefault();
-    at("problem").textContent = "";
-    try { await open(await ask("/v1/session", { method: "POST", headers: { Authorization: `Bearer ${at("token").value}` } })); }
-    catch (error) { at("token").setCustomValidity(error.message); at("token").reportValidity(); at("token").setCustomValidity(""); }
+    at("gate-problem").textContent = "";
+    try {
+      await enter(await ask("/v1/session", { method: "POST", headers: { Authorization: `Bearer ${at("token").value}` } }));
+    } catch (error) {
+      at("gate-problem").textContent = error.status === 401 ? "This is not the right token." : error.message;
+    }
   });
-  ask("/v1/session").then(open).catch((error) => { at("desk").hidden = false; at("problem").textContent = error.message; });
-})();
+}
+
+studies.addEventListener("change", ({ detail: study }) => {
+  draw();
+  if (study === current && study.stage === "done") answer(study);
+});
+studies.addEventListener("pixels", ({ detail: study }) => { if (study === current) showPixels(study); });
+
+const tools = makeTools(viewer, { toggleEvidence: () => selection.toggle(), toggleCells: () => viewer.showCells(!viewer.evidence.cells) });
+bindTheme();
+bindFiles();
+bindReaderFirst();
+bindGate();
+bindPointers(viewer, tools.isMoving);
+bindKeys({ viewer, selection, tools, shortcuts, step, help: makeHelp(shortcuts) });
+ask("/v1/session").then(enter).catch((error) => {
+  at("problem").hidden = false;
+  at("problem").textContent = error.message;
+});

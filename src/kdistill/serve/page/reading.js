@@ -1,0 +1,81 @@
+// The right-hand column: the reader's own marks first where he asked for that, then the model's answer in its parts.
+
+import { ask } from "./api.js";
+import { bars, headline, markBars } from "./bars.js";
+import { alerts, checks, exportsOf, provenance, quality, truthOf } from "./checks.js";
+import { mountCounterfactual } from "./counterfactual.js";
+import { at, button, el } from "./dom.js";
+import { mountFeedback } from "./feedback.js";
+import { readerForm } from "./reader_first.js";
+import { markSentences, rationale, report } from "./text.js";
+import { STATUS_SENTENCES } from "./words.js";
+
+/** Notes and checks after which nobody knows which side is which. */
+const TURNED = /mirrored|upside down|turned|lateral/;
+
+/** Draws the reading of one study at a time; `actions`: {retry, remove, commit}. */
+export class ReadingPane {
+  constructor(viewer, selection, actions) {
+    Object.assign(this, { viewer, selection, actions });
+    this.body = at("reading-body");
+    this.takesFeedback = false;
+    selection.addEventListener("change", () => {
+      markBars(this.body, selection);
+      markSentences(this.body, selection);
+      viewer.lay(selection.item, selection.isShown);
+    });
+  }
+
+  /** Where a study stands; the answer is drawn by `answer`. */
+  status(study) {
+    at("status").textContent = study ? STATUS_SENTENCES[study.stage] : "";
+    at("status").classList.toggle("busy", Boolean(study && ["sending", "waiting", "reading"].includes(study.stage)));
+    at("problem").hidden = !(study && study.problem);
+    if (study && study.problem) {
+      const next = study.isFinal ? button("Take it off the list", () => this.actions.remove(study)) : button("Send it again", () => this.actions.retry(study));
+      at("problem").replaceChildren(el("p", {}, study.problem), el("p", { class: "buttons" }, next));
+    }
+  }
+
+  clear() {
+    this.body.replaceChildren();
+    this.selection.offer([]);
+    this.viewer.doubtSides(false);
+  }
+
+  /** The reader's form, in place of the answer. */
+  askReader(study) {
+    this.clear();
+    this.body.append(readerForm((marks) => this.actions.commit(study, marks)));
+  }
+
+  /** The whole answer. */
+  answer(study) {
+    const { explanation } = study;
+    this.parts = Object.fromEntries(["top", "bars", "words", "against"].map((name) => [name, el("div", { class: "part" })]));
+    const counterfactual = el("div", { class: "mount" }), feedback = el("div", { class: "mount" });
+    this.body.replaceChildren(
+      this.parts.top, this.parts.bars, counterfactual, this.parts.words, feedback, this.parts.against,
+      quality(study.provenance, explanation), exportsOf(study, () => this.actions.remove(study)), provenance(study.provenance, explanation));
+    this.paint(study, explanation);
+    if (study.sample !== null) mountCounterfactual(counterfactual, { sample: study.sample, explanation, ask, onReading: (other) => this.paint(study, other) });
+    if (this.takesFeedback) mountFeedback(feedback, { resultId: study.jobId, explanation, ask });
+  }
+
+  /** The parts that depend on what the model says; another reading than the study's own is named as such. */
+  paint(study, explanation) {
+    const { top, bars: list, words, against } = this.parts, isOther = explanation !== study.explanation;
+    const answers = !explanation.abstained;
+    this.selection.offer(answers ? explanation.observations : [], isOther || this.isOther);
+    this.isOther = isOther;
+    top.replaceChildren(...[
+      isOther ? el("p", { class: "other" }, "This is the reading of an altered film, not of the one on show.") : null,
+      headline(explanation), alerts(explanation), study.sample !== null && !isOther ? truthOf(study, ask) : null,
+    ].filter(Boolean));
+    list.replaceChildren(...(answers ? [bars(explanation, this.selection, isOther ? null : study.marks)] : []));
+    words.replaceChildren(...(answers ? [report(explanation), rationale(explanation, this.selection)] : [report(explanation)]));
+    against.replaceChildren(checks(explanation));
+    this.viewer.doubtSides(explanation.flags.some((flag) => TURNED.test(flag.text)));
+    this.selection.tell();
+  }
+}

@@ -1,0 +1,130 @@
+// The films of this tab and what becomes of each. Only ids and names are remembered, here and nowhere else.
+
+import { ask, askPixels, follow, sendFile } from "./api.js";
+import { remembered } from "./dom.js";
+
+/** Refusals of the file itself. */
+const FINAL = [400, 413, 415];
+
+/** One film: an upload or a sample. `stage` as in STAGE_WORDS; `problem` is a sentence. */
+export class Study {
+  constructor({ name, sample = null, file = null, isDicom = false, jobId = null }) {
+    Object.assign(this, { name, sample, file, isDicom, jobId });
+    this.stage = "new";
+    this.problem = null;
+    this.isFinal = false;  // whether sending it again would be in vain
+    this.explanation = null;
+    this.provenance = null;
+    this.marks = null;
+    this.isShown = false;  // whether the server's pixels have been on show
+    this.thumbnail = document.createElement("canvas");
+    this.thumbnail.width = this.thumbnail.height = 40;
+    this.giveUp = new AbortController();
+  }
+}
+
+/** Tells "change" (a study moved on; event.detail is the study) and "pixels" (its pixels can be asked for). */
+export class Studies extends EventTarget {
+  constructor() {
+    super();
+    this.samples = [];
+    this.uploads = [];
+    this.sending = Promise.resolve();
+  }
+
+  get all() { return [...this.uploads, ...this.samples]; }
+
+  /** Samples on offer, and the uploads that this tab had before it was loaded again. */
+  restore(samples) {
+    const known = JSON.parse(remembered.get("studies") || "[]");
+    const before = new Map(known.filter((one) => one.sample !== null).map((one) => [one.sample, one.jobId]));
+    this.samples = samples.map(({ number, name }) => new Study({ name, sample: number, jobId: before.get(number) ?? null }));
+    this.uploads = known.filter((one) => one.sample === null).map((one) => new Study(one));
+  }
+
+  remember() {
+    const known = this.all.filter((study) => study.jobId).map(({ name, sample, isDicom, jobId }) => ({ name, sample, isDicom, jobId }));
+    remembered.set("studies", JSON.stringify(known));
+  }
+
+  add(study) {
+    this.uploads.unshift(study);
+    this.tell("change", study);
+  }
+
+  tell(kind, study) { this.dispatchEvent(new CustomEvent(kind, { detail: study })); }
+
+  move(study, stage) {
+    study.stage = stage;
+    this.tell("change", study);
+  }
+
+  /** Take a study to its end: send it if need be, follow it, say what went wrong. One at a time is sent. */
+  async read(study) {
+    if (["sending", "waiting", "reading", "done"].includes(study.stage)) return;
+    const { signal } = study.giveUp;
+    study.problem = null;
+    this.move(study, "sending");
+    try {
+      if (!(await this.isKnown(study))) await this.send(study, signal);
+      this.tell("pixels", study);
+      await follow(study.jobId, (stage) => { if (stage in { waiting: 1, reading: 1 }) this.move(study, stage); }, signal);
+      this.move(study, "done");
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      study.problem = error.message;
+      study.isFinal = FINAL.includes(error.status);
+      study.jobId = null;
+      this.remember();
+      this.move(study, "failed");
+    }
+  }
+
+  /** Whether the server still has a film that this tab sent earlier. */
+  async isKnown(study) {
+    if (!study.jobId) return false;
+    try {
+      await ask(`/v1/jobs/${study.jobId}`);
+      return true;
+    } catch (error) {
+      if (error.status === 404) return false;
+      throw error;
+    }
+  }
+
+  async send(study, signal) {
+    const turn = this.sending.then(() => this.post(study, signal));
+    this.sending = turn.catch(() => {});
+    study.jobId = (await turn).id;
+    this.remember();
+  }
+
+  async post(study, signal) {
+    if (study.sample !== null) return ask(`/v1/samples/${study.sample}/explain`, { method: "POST", signal });
+    if (!study.file) throw new Error("This film is not on the server any more (results are deleted after an hour). Open it again.");
+    return sendFile(study.file, signal);
+  }
+
+  pixels(study) { return askPixels(study.jobId); }
+
+  /** The model's answer; asked for only when it is to be shown. */
+  async explain(study) {
+    if (!study.explanation) {
+      const [explanation, provenance] = await Promise.all([
+        ask(`/v1/results/${study.jobId}`), ask(`/v1/results/${study.jobId}/provenance`),
+      ]);
+      Object.assign(study, { explanation, provenance });
+    }
+    return study.explanation;
+  }
+
+  /** Forget a film here and on the server. A sample goes back to "not read". */
+  async remove(study) {
+    study.giveUp.abort();
+    if (study.jobId) await ask(`/v1/results/${study.jobId}`, { method: "DELETE" }).catch((error) => { if (error.status !== 404) throw error; });
+    if (study.sample === null) this.uploads = this.uploads.filter((one) => one !== study);
+    else this.samples = this.samples.map((one) => (one === study ? new Study({ name: study.name, sample: study.sample }) : one));
+    this.remember();
+    this.tell("change", study);
+  }
+}

@@ -1,0 +1,28 @@
+// The words of an explanation: states, stages and names, in one place.
+
+export const NO_FINDING = "No Finding";
+/** A probability against its threshold. */
+export const STATE_WORDS = { present: "high", uncertain: "indeterminate", absent: "low" };
+/** A model without a classifier only states or does not. */
+export const STATED_WORDS = { present: "stated", uncertain: "hedged", absent: "not stated" };
+export const STAGE_WORDS = {
+  new: "not read yet", sending: "being sent", waiting: "waits for the model", reading: "the model reads it",
+  done: "read", failed: "not read",
+};
+export const STATUS_SENTENCES = {
+  new: "", sending: "Sending the film …", waiting: "The film is decoded and waits for the model …",
+  reading: "The model reads the film …", done: "", failed: "",
+};
+
+/** "left pleural effusion" reads better than "Pleural Effusion (left)" in a sentence. */
+export const named = (item) => (item.side ? `${item.name.toLowerCase()} (${item.side})` : item.name.toLowerCase());
+
+export const wordOf = (item) => (item.probability === null ? STATED_WORDS : STATE_WORDS)[item.state];
+
+const pad = (number) => String(number).padStart(2, "0");
+
+/** A time in the reader's own zone, to the minute. */
+export function shownTime(text) {
+  const time = new Date(text);
+  return `${time.getFullYear()}-${pad(time.getMonth() + 1)}-${pad(time.getDate())} ${pad(time.getHours())}:${pad(time.getMinutes())}`;
+}

@@ -1,0 +1,133 @@
+"""A served reader whose answer is known, in a thread, and a Chromium that looks at it."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdistill.explain.build import ExplanationContext
+from kdistill.explain.config import ExplainConfig
+from kdistill.explain.reading import Reading
+from kdistill.labelers.rules import RuleLabeler
+from kdistill.observations import INDEX, NUM_OBSERVATIONS
+from kdistill.serve.app import create_app
+from kdistill.serve.config import ServeConfig
+from kdistill.serve.jobs import Jobs
+from kdistill.serve.sockets import server_of
+
+from ..explain.conftest import QUOTE, make_library, make_reading, radiograph
+from ..explain.test_exports import film
+
+
+class PageReader:
+    """Finds a left effusion; how much edema depends on the image. Waits while `go` is not set."""
+
+    name, size_px, thresholds = "full, seed 0 (abc)", 64, (0.5,) * NUM_OBSERVATIONS
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+
+    def read(self, images: np.ndarray) -> Sequence[Reading]:
+        """A reading for each image."""
+        self.go.wait(30)
+        return [self._read(image) for image in images]
+
+    @staticmethod
+    def _read(image: np.ndarray) -> Reading:
+        reading = make_reading(
+            {"Pleural Effusion": 0.93, "Cardiomegaly": 0.55, "Edema": round(0.05 + 0.2 * float(image.mean()) / 255, 4)},
+            {"Pleural Effusion": "left"},
+            "There is a left pleural effusion.",
+            "Left pleural effusion.",
+            f"Left pleural effusion. {QUOTE} No pneumothorax.",
+        )
+        maps = np.asarray(reading.evidence_maps).copy()
+        maps[INDEX["Pleural Effusion"]] = 0.001
+        maps[INDEX["Pleural Effusion"], 5:7, 6:8] = 0.236
+        maps[INDEX["Cardiomegaly"]] = 0.001
+        maps[INDEX["Cardiomegaly"], 4:6, 3:5] = 0.236
+        return replace(reading, evidence_maps=maps)
+
+
+@dataclass
+class Served:
+    """A running server and what it serves."""
+
+    url: str
+    reader: PageReader
+    jobs: Jobs
+
+
+Serve = Callable[..., AbstractContextManager[Served]]
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """Serve the page on a free port of loopback, with any settings of `ServeConfig`."""
+
+    @contextmanager
+    def serving(**settings: object) -> Iterator[Served]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            config = ServeConfig.model_validate({"port": free.getsockname()[1], **settings})
+        reader = PageReader()
+        context = ExplanationContext(reader.name, reader.thresholds, make_library(), RuleLabeler(), ExplainConfig())
+        jobs = Jobs(reader, context, config)
+        server = server_of(create_app(jobs, config), config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            deadline = time.monotonic() + 30
+            while not server.started and time.monotonic() < deadline:
+                time.sleep(0.02)
+            yield Served(f"http://127.0.0.1:{config.port}", reader, jobs)
+        finally:
+            reader.go.set()
+            server.should_exit = True
+            thread.join(30)
+
+    return serving
+
+
+@pytest.fixture(scope="module")  # its event loop must end before other modules start theirs
+def chromium() -> Iterator[object]:
+    """A Chromium that is installed on this machine."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+def png(seed: int = 0, side: int = 160) -> bytes:
+    """A healthy film as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(radiograph(seed=seed)).resize((side, side), Image.Resampling.BICUBIC).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def dicom(side: int = 160, seed: int = 0) -> bytes:
+    """A healthy film of 12 bits as DICOM, with a window that cuts off both ends, and a patient's name."""
+    grey = Image.fromarray(radiograph(seed=seed)).resize((side, side), Image.Resampling.BICUBIC)
+    fine = np.random.default_rng(seed).integers(0, 14, (side, side))
+    stored = (np.asarray(grey).astype(np.int64) * 14 + 200 + fine).astype("<u2")
+    dataset = film(side, side, PixelData=stored.tobytes(), BitsAllocated=16, BitsStored=12, HighBit=11)
+    dataset.WindowCenter, dataset.WindowWidth = 2000, 3000
+    dataset.ImagerPixelSpacing = [0.5, 0.5]
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
