@@ -19,6 +19,9 @@ class ServeConfig(ConfigModel):
     max_waiting: int = Field(
         default=32, ge=1, description="Images that may wait for the model; more are told to retry."
     )
+    max_held_mb: int = Field(
+        default=512, ge=1, description="Uploads in memory at a time, in MB; beyond it more are told to retry."
+    )
     decoders: int = Field(default=2, ge=1, description="Child processes that decode uploads, each with limits.")
     batch_size: int = Field(default=8, ge=1, description="Waiting images that the model reads at once.")
     deadline_s: float = Field(default=60.0, gt=0, description="An image that has waited longer is not read any more.")

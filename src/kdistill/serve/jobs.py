@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 JobStage = Literal["waiting", "reading", "done", "failed", "expired"]
 _FORGET_EVERY_S: Final = 30.0
+_CLOSE_S: Final = 30.0
 ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
 
 
@@ -42,6 +43,8 @@ class Job:
     recorded: datetime
     stage: JobStage = "waiting"
     explanation: Explanation | None = None
+    #: Its session wants it no more: it is not read.
+    is_deleted: bool = False
 
 
 class QueueFull(Exception):
@@ -72,8 +75,8 @@ class Jobs:
         self._waiting: queue.Queue[Job | None] = queue.Queue(config.max_waiting)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="kdistill-reader", daemon=True)
-        self._thread.start()
+        self._closing = False
+        self._thread = self._started()
 
     @property
     def num_waiting(self) -> int:
@@ -86,12 +89,12 @@ class Jobs:
         return self._thread.is_alive()
 
     def submit(self, session: str, image: FileImage) -> Job:
-        """Queue an image.
+        """Queue an image; a reading thread that has been killed is replaced.
 
         Raises:
-            QueueFull: Too many wait, or nothing reads any more.
+            QueueFull: Too many wait, or the server ends.
         """
-        if not self.is_alive:
+        if self._closing:
             raise QueueFull
         job = Job(secrets.token_urlsafe(16), session, image, self._clock(), datetime.now(UTC))
         with self._lock:
@@ -101,6 +104,8 @@ class Jobs:
                 raise QueueFull from None
             self._jobs[job.id] = job
             self._forget()
+            if not self.is_alive:
+                self._thread = self._started()
         return job
 
     def find(self, job_id: str, session: str) -> Job | None:
@@ -111,22 +116,33 @@ class Jobs:
         return job if job is not None and secrets.compare_digest(job.session.encode(), session.encode()) else None
 
     def delete(self, job_id: str, session: str) -> bool:
-        """Forget a job of this session now; whether there was one."""
-        if self.find(job_id, session) is None:
+        """Forget a job of this session now, read or not; whether there was one."""
+        job = self.find(job_id, session)
+        if job is None:
             return False
         with self._lock:
             self._jobs.pop(job_id, None)
+        job.is_deleted = True
         return True
 
-    def close(self) -> None:
-        """Let the reading thread end after the images that wait."""
-        while self._thread.is_alive():
+    def close(self, *, within_s: float = _CLOSE_S) -> None:
+        """Let the reading thread end after the images that wait; a model that hangs is left to the process's end."""
+        self._closing = True
+        end = time.monotonic() + within_s
+        while self._thread.is_alive() and time.monotonic() < end:
             try:
                 self._waiting.put(None, timeout=0.1)
                 break
             except queue.Full:
                 continue
-        self._thread.join()
+        self._thread.join(max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            logger.error("the model has not answered for %.0f s: ending without it", within_s)
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name="kdistill-reader", daemon=True)
+        thread.start()
+        return thread
 
     def _forget(self) -> None:
         oldest = self._clock() - self.config.keep_s
@@ -135,36 +151,44 @@ class Jobs:
                 del self._jobs[job_id]
 
     def _work(self) -> None:
-        for batch in self._batches():
-            oldest = self._clock() - self.config.deadline_s
-            for job in batch:
-                if job.created < oldest:
-                    self._end(job, "expired")
-            if alive := [job for job in batch if job.stage not in ENDED]:
-                self._read(alive)
-
-    def _batches(self) -> Iterator[list[Job]]:
-        """What waits, at most a batch at a time; ends at the mark that `close` leaves."""
+        batch: list[Job] = []
         while True:
             try:
-                job = self._waiting.get(timeout=_FORGET_EVERY_S)
-            except queue.Empty:  # results are deleted in time, whether anybody asks or not
-                with self._lock:
-                    self._forget()
-                continue
-            if job is None:
-                return
-            batch = [job]
-            while len(batch) < self.config.batch_size:
-                try:
-                    following = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    yield batch
+                if not self._take(batch):
                     return
-                batch.append(following)
-            yield batch
+                self._read_in_time(batch)
+            except BaseException as error:  # killed between two images: these have failed, the next are read
+                logger.error("the reading thread was interrupted (%s)", type(error).__name__)
+            for job in batch:
+                if job.stage not in ENDED:
+                    self._end(job, "failed")
+            batch.clear()
+
+    def _take(self, batch: list[Job]) -> bool:
+        """Put what waits into `batch`, up to its size; False at the mark that `close` leaves."""
+        try:
+            job = self._waiting.get(timeout=_FORGET_EVERY_S)
+            while job is not None:
+                batch.append(job)
+                if len(batch) == self.config.batch_size:
+                    return True
+                job = self._waiting.get_nowait()
+        except queue.Empty:  # results are deleted in time, whether anybody asks or not
+            with self._lock:
+                self._forget()
+            return True
+        self._waiting.put(None)  # what came before the mark is read first
+        return bool(batch)
+
+    def _read_in_time(self, batch: Sequence[Job]) -> None:
+        oldest = self._clock() - self.config.deadline_s
+        for job in batch:
+            if job.is_deleted:
+                job.stage = "expired"
+            elif job.created < oldest:
+                self._end(job, "expired")
+        if alive := [job for job in batch if job.stage not in ENDED]:
+            self._read(alive)
 
     def _read(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

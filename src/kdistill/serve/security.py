@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -13,6 +15,8 @@ from starlette.responses import JSONResponse
 
 from kdistill.explain.explanation import NOTICE
 from kdistill.serve.config import is_loopback
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -78,28 +82,58 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        has_begun = False
+
         async def guarded(message: MutableMapping[str, Any]) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 _add_headers(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
-        refusal = self._refusal(Request(scope))
-        await (refusal or self._app)(scope, receive, guarded)
+        request = Request(scope)
+        answer = self._refusal(request) or self._app
+        try:
+            await answer(scope, receive, guarded)
+        except Exception as error:
+            # A server that prints the traceback would print what stands in the image's header with it.
+            where = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)][-6:]
+            logger.error("a request failed (%s in %s)", type(error).__name__, " > ".join(where))
+            if has_begun:
+                raise _Torn from None
+            await JSONResponse({"detail": "the server failed"}, 500)(scope, receive, guarded)
 
     def _refusal(self, request: Request) -> App | None:
         headers, path = request.headers, request.scope["path"]
-        if is_cross_site(headers) or not (self._sessions.needs_token or _names_this_machine(headers)):
-            return JSONResponse({"detail": "a request from another site is refused"}, 403)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # Two lengths: a proxy may have believed the other one, and take the rest for a request of its own.
+            return JSONResponse({"detail": "two lengths are given"}, 400, {"Connection": "close"})
+        is_entered = request.method == "GET" and path == "/" and headers.get("sec-fetch-mode") == "navigate"
+        if not is_entered and is_cross_site(headers):
+            return _another_site()
+        if not (self._sessions.needs_token or _names_this_machine(headers)):
+            return _another_site()
         if path in _OPEN or self._sessions.may_ask(headers, request.cookies.get(COOKIE)):
             return None
         answer = {"detail": "a token is needed: Authorization: Bearer TOKEN"}
         return JSONResponse(answer, 401, {"WWW-Authenticate": "Bearer"})
 
 
+class _Torn(Exception):
+    """An answer that has begun cannot be taken back: the connection is closed."""
+
+
+def _another_site() -> App:
+    return JSONResponse({"detail": "a request from another site is refused"}, 403)
+
+
 def is_cross_site(headers: Headers) -> bool:
-    """Whether a browser says that a page of another site started the request: it has no business here."""
+    """Whether a browser says that a page of another site started the request: it has no business here.
+
+    Another port of this machine is the "same site" to a browser, which sends the cookie along: it is refused too.
+    """
     origin = headers.get("origin")
-    if headers.get("sec-fetch-site") == "cross-site":
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         return True
     try:
         return origin is not None and urlsplit(origin).netloc != headers.get("host")

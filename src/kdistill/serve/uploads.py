@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from fastapi import HTTPException, Request
@@ -13,8 +13,13 @@ _FRAMING_BYTES: Final = 10_000
 FIELD: Final = "image"
 
 
-async def read_upload(request: Request, max_bytes: int) -> bytes:
+async def read_upload(request: Request, max_bytes: int, took: Callable[[int], None]) -> bytes:
     """The bytes of the one image of a request: the body itself, or the field `image` of a multipart form.
+
+    Args:
+        request: The request.
+        max_bytes: Largest image.
+        took: Told how many bytes have come, part by part; what it raises ends the upload.
 
     Raises:
         HTTPException: 413 larger than allowed, as soon as it is; 400 no image, more than one, or a form that is torn.
@@ -22,7 +27,7 @@ async def read_upload(request: Request, max_bytes: int) -> bytes:
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     limit = max_bytes + (_FRAMING_BYTES if is_form else 0)
     _refuse_declared(request, limit)
-    stream = _counted(request.stream(), limit)
+    stream = _counted(request.stream(), limit, took)
     data = await _form_image(request, stream, limit) if is_form else b"".join([part async for part in stream])
     if not data:
         raise HTTPException(400, "no image: send its bytes as the body, or as the form field 'image'")
@@ -41,12 +46,15 @@ def _too_large(limit: int) -> HTTPException:
     return HTTPException(413, f"larger than {limit / 1e6:.0f} MB")
 
 
-async def _counted(stream: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+async def _counted(
+    stream: AsyncIterator[bytes], limit: int, took: Callable[[int], None]
+) -> AsyncIterator[bytes]:
     total = 0
     async for part in stream:
         total += len(part)
         if total > limit:
             raise _too_large(limit)
+        took(len(part))
         yield part
 
 
