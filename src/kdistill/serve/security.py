@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -25,12 +26,25 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE: Final = "kdistill_session"
 #: Answered without a token: what a load balancer asks, and the page itself, which holds nothing of anybody.
-_OPEN: Final = frozenset({"/healthz", "/readyz", "/", "/page/app.js", "/page/app.css", "/v1/session"})
+OPEN: Final = frozenset({"/healthz", "/readyz", "/", "/page/app.js", "/page/app.css", "/v1/session"})
 _MAX_SESSIONS: Final = 10_000
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
 )
+
+
+_SESSION: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+def new_session() -> str:
+    """A name that nobody can guess."""
+    return secrets.token_urlsafe(24)
+
+
+def is_session(name: str) -> bool:
+    """Whether a cookie can be one of ours: any other, which may be short enough to guess, is replaced."""
+    return _SESSION.fullmatch(name) is not None
 
 
 class Sessions:
@@ -113,7 +127,7 @@ class Guard:
             return _another_site()
         if not (self._sessions.needs_token or _names_this_machine(headers)):
             return _another_site()
-        if path in _OPEN or self._sessions.may_ask(headers, request.cookies.get(COOKIE)):
+        if path in OPEN or self._sessions.may_ask(headers, request.cookies.get(COOKIE)):
             return None
         answer = {"detail": "a token is needed: Authorization: Bearer TOKEN"}
         return JSONResponse(answer, 401, {"WWW-Authenticate": "Bearer"})

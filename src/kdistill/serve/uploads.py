@@ -46,9 +46,7 @@ def _too_large(limit: int) -> HTTPException:
     return HTTPException(413, f"larger than {limit / 1e6:.0f} MB")
 
 
-async def _counted(
-    stream: AsyncIterator[bytes], limit: int, took: Callable[[int], None]
-) -> AsyncIterator[bytes]:
+async def _counted(stream: AsyncIterator[bytes], limit: int, took: Callable[[int], None]) -> AsyncIterator[bytes]:
     total = 0
     async for part in stream:
         total += len(part)
