@@ -59,7 +59,7 @@ def schemathesis(port: int, films: Path, folder: Path, *options: str, timeout_s:
     """(test cases sent, what was printed) of a run without any finding."""
     (folder / "schemathesis.toml").write_text(CONFIG)
     done = subprocess.run(
-        [*COMMAND, "run", f"http://127.0.0.1:{port}/openapi.json", "--seed", "1", *options],
+        [*COMMAND, "run", f"http://127.0.0.1:{port}/openapi.json", "--seed", "1", "--request-timeout", "120", *options],
         cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_s,
         env={
             **os.environ, "SCHEMATHESIS_HOOKS": "contract_hooks", "PYTHONPATH": str(Path(__file__).parent),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import io
 import os
@@ -14,13 +13,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pypdf
 import pytest
+from fastapi.testclient import TestClient
 
 from kdistill.errors import PolicyError
 from kdistill.explain.reading import Reading
@@ -32,6 +32,7 @@ from kdistill.serve.jobs import Jobs
 from kdistill.serve.run import serve_run
 
 from ..explain.test_exports import film
+from .room import Room, decoder_pid, interrupt, resident_mb
 from .serving import listening
 from .sockets import break_off, connected, everything, head, seconds_until_closed, status
 from .test_app import TOKEN, Clock, Telling, context, decoded, png, serving, wait
@@ -41,46 +42,19 @@ GIB = 2**30
 SCRIPT = "<script>alert(1)</script>"
 
 
-@dataclass
-class Room:
-    """A server that listens, and the reader behind it."""
-
-    port: int
-    reader: Telling
-    jobs: Jobs
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30)
-
-    def is_well(self) -> bool:
-        """Whether an image is explained."""
-        with self.client() as client:
-            return wait(client, client.post("/v1/explain", content=png()).json())["stage"] == "done"  # type: ignore[arg-type]
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Room]:
     reader = Telling()
     config = ServeConfig(port=0, max_upload_mb=1, max_waiting=4, decoders=1)
     jobs = Jobs(reader, context(), config)
-    with listening(create_app(jobs, config), config, idle_s=IDLE_S) as (_, port):
-        yield Room(port, reader, jobs)
+    with listening(create_app(jobs, config), config, idle_s=IDLE_S) as (server, port):
+        yield Room(server, port, reader, jobs)
 
 
 @pytest.fixture
 def room(running: Room, monkeypatch: pytest.MonkeyPatch) -> Room:
     monkeypatch.setattr(desk, "FIRST_BYTES_S", 1.0)
     return running
-
-
-def resident_mb() -> float:
-    found = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1000
 
 
 # 38: uploads
@@ -233,11 +207,13 @@ def test_39_an_answer_that_nobody_takes(room: Room, monkeypatch: pytest.MonkeyPa
         result = wait(client, client.post("/v1/explain", content=png()).json())["result"]  # type: ignore[arg-type]
         cookie = f"Cookie: kdistill_session={client.cookies['kdistill_session']}"
     asked = head(f"GET {result}/html", cookie)
+    for found in room.server.servers[0].sockets:  # what is accepted from here on takes this little into its buffers
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
     with connected(room.port, receive_bytes=4096) as slow:
-        slow.sendall(asked * 40)  # more than the kernel's buffers hold
-        time.sleep(4)
+        slow.sendall(asked * 3)
+        time.sleep(3)
         received = everything(slow)
-    assert received.startswith(b"HTTP/1.1 200") and received.count(b"HTTP/1.1 200") < 40
+    assert received.startswith(b"HTTP/1.1 200") and received.count(b"HTTP/1.1 200") < 3
     assert room.is_well()
 
 
@@ -260,6 +236,12 @@ def test_39_uploads_that_break_off_leave_nothing(room: Room, tmp_path: Path, mon
 # 40: who may ask
 
 
+@pytest.fixture(scope="module")
+def locked() -> Iterator[TestClient]:
+    with serving(Telling(), Clock(), token=TOKEN, host="0.0.0.0") as client:
+        yield client
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -273,12 +255,11 @@ def test_39_uploads_that_break_off_leave_nothing(room: Room, tmp_path: Path, mon
         f"Bearer {TOKEN}\xff",
     ],
 )
-def test_40_no_token_and_wrong_tokens(given: str) -> None:
-    with serving(Telling(), Clock(), token=TOKEN, host="0.0.0.0") as client:
-        headers = {"authorization": given.encode("latin-1")} if given else {}
-        for method, path in (("POST", "/v1/explain"), ("GET", "/v1/samples"), ("GET", "/openapi.json")):
-            assert client.request(method, path, headers=headers).status_code == 401  # type: ignore[arg-type]
-        assert client.get("/v1/samples", headers={"authorization": f"bearer {TOKEN}"}).status_code == 200
+def test_40_no_token_and_wrong_tokens(locked: TestClient, given: str) -> None:
+    headers = {"authorization": given.encode("latin-1")} if given else {}
+    for method, path in (("POST", "/v1/explain"), ("GET", "/v1/samples"), ("GET", "/openapi.json")):
+        assert locked.request(method, path, headers=headers).status_code == 401  # type: ignore[arg-type]
+    assert locked.get("/v1/samples", headers={"authorization": f"bearer {TOKEN}"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -300,9 +281,9 @@ def test_40_no_token_and_wrong_tokens(given: str) -> None:
         ("/healthz", {"host": "0.0.0.0"}, 403),
     ],
 )  # fmt: skip
-def test_40_other_sites_and_rebound_names(path: str, headers: dict[str, str], code: int) -> None:
-    with serving(Telling(), Clock()) as client:
-        assert client.get(path, headers=headers).status_code == code
+def test_40_other_sites_and_rebound_names(room: Room, path: str, headers: dict[str, str], code: int) -> None:
+    own = {"host": "127.0.0.1"} if "origin" in headers else {}
+    assert httpx.get(f"{room.url}{path}", headers={**own, **headers}).status_code == code
 
 
 class Scripting(Telling):
@@ -373,7 +354,7 @@ SMUGGLED = head("DELETE /v1/results/x")
         (("Content-Length: -1",), b""),
         (("X: y\r\n Content-Length: 5\x00",), b"12345"),
         (("Transfer-Encoding: chunked",), b"zz\r\n"),
-        (("X: " + "y" * 70_000,), b""),
+        (("X: " + "y" * 1_000_000,), b""),
     ],
     ids=[
         "two lengths", "length and chunks", "chunks and length", "two codings", "two coding lines",
@@ -432,18 +413,6 @@ def test_41_twenty_patients_at_once(room: Room) -> None:
 # 42: workers that die
 
 
-def decoder_pid() -> int:
-    own = os.getpid()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int(re.search(r"PPid:\s+(\d+)", (folder / "status").read_text())[1])  # type: ignore[index]
-            if parent == own and b"decoding_child" in (folder / "cmdline").read_bytes():
-                return int(folder.name)
-        except (OSError, TypeError):
-            continue
-    raise AssertionError("no decoder runs")
-
-
 def test_42_a_decoder_is_killed_in_a_request(room: Room) -> None:
     assert room.is_well()  # it has started
     child = decoder_pid()
@@ -456,11 +425,6 @@ def test_42_a_decoder_is_killed_in_a_request(room: Room) -> None:
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
     begun = time.monotonic()
     assert room.is_well() and time.monotonic() - begun < 30
-
-
-def interrupt(thread_id: int | None) -> None:
-    assert thread_id is not None
-    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(SystemExit)) == 1
 
 
 @pytest.mark.parametrize("while_reading", [True, False])

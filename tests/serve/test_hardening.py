@@ -14,12 +14,14 @@ import pytest
 from fastapi import HTTPException
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from starlette.datastructures import Headers
 
 from kdistill.serve import app as app_module
 from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.desk import Desk
 from kdistill.serve.jobs import Jobs
+from kdistill.serve.security import Sessions
 from kdistill.studies.decoding import DecoderPool
 from kdistill.studies.dicom import dicom_header
 
@@ -174,6 +176,16 @@ def test_health_is_told_while_every_thread_is_busy() -> None:
             release.set()
             assert {future.result().status_code for future in waiting} == {200}
     assert took_s < 2
+
+
+def test_a_session_has_to_show_the_token_again_after_half_a_day() -> None:
+    clock = Clock()
+    sessions = Sessions("a-token-of-enough-letters", clock=clock)
+    sessions.admit("one")
+    clock.now += 12 * 3600 - 1
+    assert sessions.may_ask(Headers(), "one") and not sessions.may_ask(Headers(), None)
+    clock.now += 2
+    assert not sessions.may_ask(Headers(), "one")
 
 
 @pytest.mark.parametrize("token", ["sixteen letters ", "sixteen\nletters.", "sixteen-letters\xe4", "short"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -28,6 +29,7 @@ COOKIE: Final = "kdistill_session"
 #: Answered without a token: what a load balancer asks, and the page itself, which holds nothing of anybody.
 OPEN: Final = frozenset({"/healthz", "/readyz", "/", "/page/app.js", "/page/app.css", "/v1/session"})
 _MAX_SESSIONS: Final = 10_000
+_SESSION_S: Final = 12 * 3600.0
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
@@ -52,11 +54,13 @@ class Sessions:
 
     Args:
         token: The token; None on loopback, where every session may ask.
+        clock: Seconds that only go forward; replaced in tests.
     """
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-        self._known: dict[str, None] = {}
+    def __init__(self, token: str | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._token, self._clock = token, clock
+        #: Each with the time at which it showed the token, the oldest first.
+        self._known: dict[str, float] = {}
 
     @property
     def needs_token(self) -> bool:
@@ -70,14 +74,16 @@ class Sessions:
         return scheme.lower() == "bearer" and secrets.compare_digest(given.encode(), right.encode()) and bool(right)
 
     def admit(self, session: str) -> None:
-        """Remember that this session has shown the token; the oldest of very many is forgotten."""
-        self._known[session] = None
+        """Remember for half a day that this session has shown the token; the oldest of very many is forgotten."""
+        self._known[session] = self._clock()
         if len(self._known) > _MAX_SESSIONS:
             del self._known[next(iter(self._known))]
 
     def may_ask(self, headers: Headers, session: str | None) -> bool:
         """Whether a request shows the token, or comes from a session that did."""
-        return not self.needs_token or session in self._known or self.is_token(headers.get("authorization", ""))
+        shown = self._known.get(session or "")
+        is_known = shown is not None and self._clock() - shown < _SESSION_S
+        return not self.needs_token or is_known or self.is_token(headers.get("authorization", ""))
 
 
 class Guard:
