@@ -85,7 +85,7 @@ def test_answers_are_declared(films: Path, tmp_path: Path) -> None:
 def test_answers_to_two_thousand_cases_are_declared(films: Path, tmp_path: Path) -> None:
     with server(tmp_path) as port:
         number, told = schemathesis(
-            port, films, tmp_path, "-n", "150", "-H", f"Cookie: kdistill_session={SESSION}", timeout_s=7200
+            port, films, tmp_path, "-n", "200", "-H", f"Cookie: kdistill_session={SESSION}", timeout_s=7200
         )
     print(told)
     assert number >= 2000

@@ -75,7 +75,7 @@ class Jobs:
         self._waiting: queue.Queue[Job | None] = queue.Queue(config.max_waiting)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._closing = False
+        self._closing = self._is_last = False
         self._thread = self._started()
 
     @property
@@ -152,10 +152,9 @@ class Jobs:
 
     def _work(self) -> None:
         batch: list[Job] = []
-        while True:
+        while not self._is_last:
             try:
-                if not self._take(batch):
-                    return
+                self._take(batch)
                 self._read_in_time(batch)
             except BaseException as error:  # killed between two images: these have failed, the next are read
                 logger.error("the reading thread was interrupted (%s)", type(error).__name__)
@@ -164,21 +163,19 @@ class Jobs:
                     self._end(job, "failed")
             batch.clear()
 
-    def _take(self, batch: list[Job]) -> bool:
-        """Put what waits into `batch`, up to its size; False at the mark that `close` leaves."""
+    def _take(self, batch: list[Job]) -> None:
+        """Put what waits into `batch`, up to its size; at the mark that `close` leaves, this batch is the last."""
         try:
             job = self._waiting.get(timeout=_FORGET_EVERY_S)
             while job is not None:
                 batch.append(job)
                 if len(batch) == self.config.batch_size:
-                    return True
+                    return
                 job = self._waiting.get_nowait()
+            self._is_last = True
         except queue.Empty:  # results are deleted in time, whether anybody asks or not
             with self._lock:
                 self._forget()
-            return True
-        self._waiting.put(None)  # what came before the mark is read first
-        return bool(batch)
 
     def _read_in_time(self, batch: Sequence[Job]) -> None:
         oldest = self._clock() - self.config.deadline_s
