@@ -200,13 +200,21 @@ def serving(command: list[str], temp_dir: Path) -> Iterator[tuple[str, int]]:
 
 
 def twice(
-    url: str, pid: int, image_of: Callable[[int], bytes], *, seconds: float, clients: int, warm_up_s: float = WARM_UP_S
+    url: str,
+    pid: int,
+    image_of: Callable[[int], bytes],
+    *,
+    seconds: float,
+    clients: int,
+    warm_up_s: float = WARM_UP_S,
+    at_least: float = 0.0,
 ) -> tuple[float, Figures]:
-    """(capacity in images a second, what happened at twice that)."""
+    """(capacity in images a second, what happened at twice that, or at `at_least` images a second)."""
 
     async def both() -> tuple[float, Figures]:
         able = await capacity(url, image_of, seconds=warm_up_s)
-        return able, await load(url, pid, image_of, rate=2 * able, seconds=seconds, clients=clients)
+        rate = max(2 * able, at_least)
+        return able, await load(url, pid, image_of, rate=rate, seconds=seconds, clients=clients)
 
     return asyncio.run(both())
 

@@ -83,7 +83,12 @@ def upload_schema() -> dict[str, Any]:
     """The body of an upload: the image itself, or a form with it."""
     body = {"schema": {"type": "string", "format": "binary"}}
     form = {
-        "schema": {"type": "object", "properties": {FIELD: body["schema"]}, "required": [FIELD]},
+        "schema": {
+            "type": "object",
+            "properties": {FIELD: body["schema"]},
+            "required": [FIELD],
+            "additionalProperties": False,
+        },
         "encoding": {FIELD: {"contentType": "image/png, image/jpeg, application/dicom"}},
     }
     contents = {"application/octet-stream": body, "application/dicom": body, "image/png": body, "image/jpeg": body}
