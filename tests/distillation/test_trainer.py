@@ -100,6 +100,24 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_weights(
     assert all(torch.equal(value, saved[name]) for name, value in kept.items())
 
 
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_weight(
+    world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path
+) -> None:
+    """FAULTS 36: four images at once do not fit; the run goes on with two, to the weights of a run that had two."""
+
+    def too_many(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError
+
+    four, two = (short.model_copy(update={"batch_size": 4, "micro_batch": number}) for number in (4, 2))
+    small, full = (make_parts(world, tiny, config, "label") for config in (two, four))
+    full.model.vision.register_forward_pre_hook(too_many)
+    assert run(full, four, tmp_path / "a", steps=2)[-1]["step"] == 2
+    run(small, two, tmp_path / "b", steps=2)
+    expected = small.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in full.model.state_dict().items())
+
+
 def test_validation_is_logged_and_draws_no_random_number(
     world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path
 ) -> None:

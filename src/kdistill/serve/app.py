@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Final
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from prometheus_client import generate_latest
@@ -22,6 +23,22 @@ from kdistill.explain.explanation import NOTICE, Explanation
 from kdistill.explain.exports import export
 from kdistill.records import Record
 from kdistill.serve.config import ServeConfig
+from kdistill.serve.contract import (
+    ACCEPTED,
+    ENTRY,
+    FULL,
+    LINKS,
+    MISSING,
+    NOT_READY,
+    NOT_YET,
+    REFUSALS,
+    SAMPLE_LINKS,
+    Answers,
+    Refusal,
+    answer_wrong_methods,
+    describe_token,
+    upload_schema,
+)
 from kdistill.serve.desk import Desk
 from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.feedback_routes import add_feedback
@@ -32,8 +49,7 @@ from kdistill.serve.page_files import PAGE_FILES, PageFile
 from kdistill.serve.pixels import LONGEST_PX, add_pixels
 from kdistill.serve.refusals import add_refusals
 from kdistill.serve.samples import Sample, Samples, Truth
-from kdistill.serve.security import COOKIE, Guard, Sessions
-from kdistill.serve.uploads import FIELD
+from kdistill.serve.security import COOKIE, Guard, Sessions, is_session, new_session
 from kdistill.studies.decoding import DecoderPool
 
 logger = logging.getLogger(__name__)
@@ -47,6 +63,10 @@ MEDIA_TYPES: Final[dict[ExplainFormat, str]] = {
     "dicom-sc": "application/dicom",
 }
 _POLL_S: Final = 0.1
+#: A comment so often keeps proxies from closing a quiet stream, and finds out that its reader has gone.
+_BEAT_S: Final = 15.0
+#: Exports made at once; a PDF takes a third of a second of a processor, which the model needs too.
+_NUM_EXPORTING: Final = 2
 
 
 class JobStatus(Record):
@@ -110,23 +130,27 @@ def create_app(
     _add_page(app)
     _add_session(app, sessions, jobs, feedback=feedback is not None)
     _add_upload(app, desk)
-    add_pixels(app, desk, _MISSING)
+    add_pixels(app, desk, MISSING)
     add_feedback(app, desk, feedback, comments=config.feedback_text, may_export=sessions.needs_token)
     _add_results(app, desk)
     _add_samples(app, desk, lambda: models.samples if models else samples)
     add_model(app, jobs, models, may_swap=sessions.needs_token)
     if models is not None:
         models.on_refusal = lambda: desk.metrics.swaps.labels("refused").inc()
+    answer_wrong_methods(app)
+    if sessions.needs_token:
+        describe_token(app)
     return app
 
 
 def _session_of(request: Request, response: Response) -> str:
     """The session of a request; a new one gets its cookie with the answer."""
-    return request.cookies.get(COOKIE) or _new_session(request, response)
+    found = request.cookies.get(COOKIE, "")
+    return found if is_session(found) else _new_session(request, response)
 
 
 def _new_session(request: Request, response: Response) -> str:
-    session = secrets.token_urlsafe(24)
+    session = new_session()
     response.set_cookie(
         COOKIE, session, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
     )
@@ -136,39 +160,28 @@ def _new_session(request: Request, response: Response) -> str:
 SessionId = Annotated[str, Depends(_session_of)]
 JobId = Annotated[str, Path(max_length=64)]
 SampleNumber = Annotated[int, Path(ge=0, le=10_000)]
-_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    401: {"description": "No token, or a wrong one."},
-    403: {"description": "A request that another site started."},
-}
-_MISSING: Final[dict[int | str, dict[str, Any]]] = {
-    **_REFUSALS,
-    404: {"description": "No such result in this session."},
-}
-_ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
-    **_REFUSALS,
-    400: {"description": "No image, or a form that is torn."},
-    408: {"description": "The image took too long to arrive."},
-    413: {"description": "Larger than allowed."},
-    415: {"description": "No image that is read here; the reason is given."},
-    429: {"description": "Too many images wait; see Retry-After."},
-}
 
 
 def _add_health(app: FastAPI, desk: Desk) -> None:
-    @app.get("/healthz", tags=["operation"])
-    def healthz() -> dict[str, str]:
+    # Both answer on the event loop: threads may all be busy with other people's exports.
+    @app.get("/healthz", tags=["operation"], responses=ENTRY)
+    async def healthz() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["operation"], responses={503: {"description": "The model cannot be asked."}})
-    def readyz(response: Response) -> dict[str, str]:
+    @app.get("/readyz", tags=["operation"], responses=NOT_READY)
+    async def readyz(response: Response) -> dict[str, str]:
         """The model is loaded and its thread runs."""
         if not desk.jobs.is_alive:
             response.status_code = 503
             return {"status": "the reading thread has ended"}
         return {"status": "ready"}
 
-    @app.get("/metrics", tags=["operation"], response_class=Response, responses=_REFUSALS)
+    told: Answers = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}
+    }
+
+    @app.get("/metrics", tags=["operation"], response_class=Response, responses={**REFUSALS, **told})
     def measured() -> Response:
         """Prometheus metrics."""
         content = generate_latest(desk.metrics.registry)
@@ -184,7 +197,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs, *, feedback: bool) -> None:
-    @app.get("/v1/session", tags=["session"], responses=_REFUSALS)
+    @app.get("/v1/session", tags=["session"], responses=REFUSALS)
     def look(request: Request, session: SessionId) -> SessionState:
         """Whether this session may ask, and which model answers."""
         may_ask = sessions.may_ask(request.headers, session)
@@ -192,7 +205,7 @@ def _add_session(app: FastAPI, sessions: Sessions, jobs: Jobs, *, feedback: bool
         asked = feedback and may_ask
         return SessionState(needs_token=sessions.needs_token, may_ask=may_ask, model=model, feedback=asked)
 
-    @app.post("/v1/session", tags=["session"], responses=_REFUSALS)
+    @app.post("/v1/session", tags=["session"], responses=REFUSALS)
     def enter(request: Request, response: Response) -> SessionState:
         """Show the token once (Authorization: Bearer TOKEN); the session's cookie stands for it from then on."""
         if not sessions.may_ask(request.headers, request.cookies.get(COOKIE)):
@@ -208,22 +221,17 @@ def _queued(desk: Desk, session: str, image: FileImage, response: Response) -> J
     return _status(job)
 
 
-def _upload_schema() -> dict[str, Any]:
-    body = {"schema": {"type": "string", "format": "binary"}}
-    form = {"schema": {"type": "object", "properties": {FIELD: body["schema"]}, "required": [FIELD]}}
-    contents = {"application/octet-stream": body, "application/dicom": body, "image/png": body, "image/jpeg": body}
-    return {"requestBody": {"required": True, "content": {**contents, "multipart/form-data": form}}}
-
-
 def _add_upload(app: FastAPI, desk: Desk) -> None:
-    @app.post("/v1/explain", status_code=202, tags=["explain"], responses=_ACCEPTED, openapi_extra=_upload_schema())
+    @app.post("/v1/explain", status_code=202, tags=["explain"], responses=ACCEPTED, openapi_extra=upload_schema())
     async def send(request: Request, response: Response, session: SessionId) -> JobStatus:
         """Send one chest radiograph (DICOM, PNG or JPEG); the answer says where to ask for the result."""
         return _queued(desk, session, await desk.take(request), response)
 
 
 def _add_results(app: FastAPI, desk: Desk) -> None:
-    @app.get("/v1/jobs/{job_id}", tags=["explain"], responses=_MISSING)
+    exporting = CapacityLimiter(_NUM_EXPORTING)
+
+    @app.get("/v1/jobs/{job_id}", tags=["explain"], responses=MISSING)
     def look(job_id: JobId, session: SessionId) -> JobStatus:
         """Where a job stands."""
         return _status(desk.find(job_id, session))
@@ -231,17 +239,18 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
     @app.get(
         "/v1/jobs/{job_id}/events",
         tags=["explain"],
-        responses={**_MISSING, 200: {"content": {"text/event-stream": {}}, "description": "One event a stage."}},
+        responses={**MISSING, 200: {"content": {"text/event-stream": {}}, "description": "One event a stage."}},
         response_class=StreamingResponse,
     )
     async def events(job_id: JobId, session: SessionId) -> StreamingResponse:
         """Follow a job: a server-sent event for each stage, the last one "done", "failed" or "expired"."""
-        return StreamingResponse(_events(desk.find(job_id, session)), media_type="text/event-stream")
+        found = _events(desk.find(job_id, session))
+        return StreamingResponse(found, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     @app.get(
         "/v1/results/{job_id}",
         tags=["explain"],
-        responses={**_MISSING, 409: {"description": "Not done yet."}, 503: {"description": "The model failed on it."}},
+        responses=NOT_YET,
     )
     def result(job_id: JobId, session: SessionId) -> Explanation:
         """The explanation."""
@@ -252,19 +261,19 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
         tags=["explain"],
         response_class=Response,
         responses={
-            **_MISSING,
-            409: {"description": "Not done yet."},
-            415: {"description": "The image was no DICOM object, so there is no study to write into."},
-            501: {"description": "What writes this format is not installed."},
-            503: {"description": "The model failed on it."},
+            **NOT_YET,
+            200: {"content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()}, "description": "A file."},
+            415: {"model": Refusal, "description": "The image was no DICOM object: there is no study to write into."},
+            501: {"model": Refusal, "description": "What writes this format is not installed."},
         },
     )
-    def exported(job_id: JobId, kind: ExplainFormat, session: SessionId) -> Response:
+    async def exported(job_id: JobId, kind: ExplainFormat, session: SessionId) -> Response:
         """The explanation in another format (docs/exports.md)."""
         job = desk.find(job_id, session)
         explanation = _explanation(job)
+        made = partial(export, kind, explanation, job.image.display, job.image.header, recorded=job.recorded)
         try:
-            content = export(kind, explanation, job.image.display, job.image.header, recorded=job.recorded)
+            content = await to_thread.run_sync(made, limiter=exporting)
         except InputError as error:
             raise HTTPException(415, f"The file {error.what}.") from error
         except EnvironmentFault as error:
@@ -274,7 +283,7 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
         )
         return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
-    @app.delete("/v1/results/{job_id}", status_code=204, tags=["explain"], responses=_MISSING)
+    @app.delete("/v1/results/{job_id}", status_code=204, tags=["explain"], responses=MISSING)
     def delete(job_id: JobId, session: SessionId) -> None:
         """Forget an image and its result now."""
         if not desk.jobs.delete(job_id, session):
@@ -282,19 +291,22 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_samples(app: FastAPI, desk: Desk, samples: Callable[[], Samples | None]) -> None:
-    @app.get("/v1/samples", tags=["samples"], responses=_REFUSALS)
+    @app.get("/v1/samples", tags=["samples"], responses={**REFUSALS, **SAMPLE_LINKS})
     def offered() -> list[Sample]:
         """Test studies of the run, to try."""
         found = samples()
         return found.all() if found else []
 
-    missing_sample: dict[int | str, dict[str, Any]] = {**_REFUSALS, 404: {"description": "No such sample."}}
+    missing_sample: dict[int | str, dict[str, Any]] = {
+        **REFUSALS,
+        404: {"model": Refusal, "description": "No such sample."},
+    }
 
     @app.post(
         "/v1/samples/{number}/explain",
         status_code=202,
         tags=["samples"],
-        responses={**missing_sample, 429: _ACCEPTED[429]},
+        responses={**missing_sample, **FULL, **LINKS},
     )
     def try_sample(number: SampleNumber, response: Response, session: SessionId) -> JobStatus:
         """Explain a sample as if it had been sent."""
@@ -331,10 +343,15 @@ def _explanation(job: Job) -> Explanation:
 
 async def _events(job: Job) -> AsyncIterator[str]:
     told: JobStage | None = None
+    quiet_s = 0.0
     while told not in ENDED:
         stage = job.stage
         if stage != told:
-            told = stage
+            told, quiet_s = stage, 0.0
             yield f"event: stage\ndata: {json.dumps(_status(job).model_dump(mode='json'))}\n\n"
+        elif quiet_s >= _BEAT_S:
+            quiet_s = 0.0
+            yield ": still here\n\n"
         else:
+            quiet_s += _POLL_S
             await asyncio.sleep(_POLL_S)

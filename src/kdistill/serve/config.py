@@ -15,10 +15,18 @@ class ServeConfig(ConfigModel):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; any but loopback needs a token.")
     port: int = Field(default=8080, ge=0, le=65535, description="0: any free one.")
-    token: str | None = Field(default=None, min_length=16, description="Bearer token that every request must carry.")
+    token: str | None = Field(
+        default=None,
+        min_length=16,
+        pattern=r"^[!-~]+$",  # what a header can carry
+        description="Bearer token that every request must carry: letters, digits and signs without spaces.",
+    )
     max_upload_mb: int = Field(default=64, ge=1, le=1024, description="Largest image file, in MB of 10^6 bytes.")
     max_waiting: int = Field(
         default=32, ge=1, description="Images that may wait for the model; more are told to retry."
+    )
+    max_held_mb: int = Field(
+        default=512, ge=1, description="Uploads in memory at a time, in MB; beyond it more are told to retry."
     )
     decoders: int = Field(default=2, ge=1, description="Child processes that decode uploads, each with limits.")
     batch_size: int = Field(default=8, ge=1, description="Waiting images that the model reads at once.")

@@ -7,13 +7,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from fastapi import Body, FastAPI, HTTPException, Path, Request, Response
 
 from kdistill.errors import InputError, KDistillError
 from kdistill.explain.explanation import Explanation
 from kdistill.records import Record
+from kdistill.serve.contract import REFUSALS, Answers, Refusal
 from kdistill.serve.desk import Desk
 from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.feedback_export import export_lines
@@ -24,13 +25,13 @@ T = TypeVar("T")
 ResultId = Annotated[str, Path(max_length=64)]
 #: Requests that may wait for the file; a locked one holds each for seconds.
 _MAX_WAITING: Final = 8
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    401: {"description": "No token, or a wrong one."},
-    403: {"description": "A request that another site started, or what the server was not started for."},
-    404: {"description": "No such result in this session, or feedback is off."},
-    409: {"description": "Not done yet."},
+_RESPONSES: Final[Answers] = {
+    **REFUSALS,
+    403: {"model": Refusal, "description": "Another site's request, or what the server was not started for."},
+    404: {"model": Refusal, "description": "No such result in this session, or feedback is off."},
+    409: {"model": Refusal, "description": "Not done yet."},
     422: {"description": "A word that makes no sense here; the reason is given."},
-    503: {"description": "The feedback file cannot be used just now; nothing was stored."},
+    503: {"model": Refusal, "description": "The feedback file cannot be used just now; nothing was stored."},
 }
 
 

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
@@ -35,6 +35,7 @@ JobStage = Literal["waiting", "reading", "done", "failed", "expired"]
 _FORGET_EVERY_S: Final = 30.0
 #: A swap may come between an image's decoding and its place in the queue, which follow each other at once.
 _STRAY_S: Final = 30.0
+_CLOSE_S: Final = 30.0
 ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
 
 
@@ -49,6 +50,8 @@ class Job:
     recorded: datetime
     stage: JobStage = "waiting"
     explanation: Explanation | None = None
+    #: Its session wants it no more: it is not read.
+    is_deleted: bool = False
 
 
 class Model(NamedTuple):
@@ -92,8 +95,8 @@ class Jobs:
         self._waiting: queue.Queue[Job | None] = queue.Queue(config.max_waiting)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="kdistill-reader", daemon=True)
-        self._thread.start()
+        self._closing = self._is_last = False
+        self._thread = self._started()
 
     @property
     def reader(self) -> ImageReader:
@@ -125,12 +128,12 @@ class Jobs:
         return self._thread.is_alive()
 
     def submit(self, session: str, image: FileImage) -> Job:
-        """Queue an image.
+        """Queue an image; a reading thread that has been killed is replaced.
 
         Raises:
-            QueueFull: Too many wait, or nothing reads any more.
+            QueueFull: Too many wait, or the server ends.
         """
-        if not self.is_alive:
+        if self._closing:
             raise QueueFull
         job = Job(secrets.token_urlsafe(16), session, image, self._clock(), datetime.now(UTC))
         with self._lock:
@@ -141,6 +144,8 @@ class Jobs:
             self._jobs[job.id] = job
             self._forget()
             drop_oldest(self._jobs.values(), self.config.max_pixels_mb * 1_000_000)
+            if not self.is_alive:
+                self._thread = self._started()
         return job
 
     def find(self, job_id: str, session: str) -> Job | None:
@@ -151,22 +156,33 @@ class Jobs:
         return job if job is not None and secrets.compare_digest(job.session.encode(), session.encode()) else None
 
     def delete(self, job_id: str, session: str) -> bool:
-        """Forget a job of this session now; whether there was one."""
-        if self.find(job_id, session) is None:
+        """Forget a job of this session now, read or not; whether there was one."""
+        job = self.find(job_id, session)
+        if job is None:
             return False
         with self._lock:
             self._jobs.pop(job_id, None)
+        job.is_deleted = True
         return True
 
-    def close(self) -> None:
-        """Let the reading thread end after the images that wait."""
-        while self._thread.is_alive():
+    def close(self, *, within_s: float = _CLOSE_S) -> None:
+        """Let the reading thread end after the images that wait; a model that hangs is left to the process's end."""
+        self._closing = True
+        end = time.monotonic() + within_s
+        while self._thread.is_alive() and time.monotonic() < end:
             try:
                 self._waiting.put(None, timeout=0.1)
                 break
             except queue.Full:
                 continue
-        self._thread.join()
+        self._thread.join(max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            logger.error("the model has not answered for %.0f s: ending without it", within_s)
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name="kdistill-reader", daemon=True)
+        thread.start()
+        return thread
 
     def _forget(self) -> None:
         oldest = self._clock() - self.config.keep_s
@@ -177,18 +193,43 @@ class Jobs:
             self._older.clear()  # whatever was decoded for them has been read, or has waited too long
 
     def _work(self) -> None:
-        for batch in self._batches():
-            oldest = self._clock() - self.config.deadline_s
+        batch: list[Job] = []
+        while not self._is_last:
+            try:
+                self._take(batch)
+                self._read_in_time(batch)
+            except BaseException as error:  # killed between two images: these have failed, the next are read
+                logger.error("the reading thread was interrupted (%s)", type(error).__name__)
             for job in batch:
-                if job.created < oldest:
-                    self._end(job, "expired")
-            if alive := [job for job in batch if job.stage not in ENDED]:
-                for model, group in self._by_model(alive):
-                    if model is not None:
-                        self._read(group, model)
-                        continue
-                    for job in group:
-                        self._end(job, "failed")
+                if job.stage not in ENDED:
+                    self._end(job, "failed")
+            batch.clear()
+
+    def _take(self, batch: list[Job]) -> None:
+        """Put what waits into `batch`, up to its size; at the mark that `close` leaves, this batch is the last."""
+        try:
+            job = self._waiting.get(timeout=_FORGET_EVERY_S)
+            while job is not None:
+                batch.append(job)
+                if len(batch) == self.config.batch_size:
+                    return
+                job = self._waiting.get_nowait()
+            self._is_last = True
+        except queue.Empty:  # results are deleted in time, whether anybody asks or not
+            with self._lock:
+                self._forget()
+
+    def _read_in_time(self, batch: Sequence[Job]) -> None:
+        oldest = self._clock() - self.config.deadline_s
+        for job in batch:
+            if job.is_deleted:
+                job.stage = "expired"
+            elif job.created < oldest:
+                self._end(job, "expired")
+        if alive := [job for job in batch if job.stage not in ENDED]:
+            for model, group in self._by_model(alive):
+                if model is not None:
+                    self._read(group, model)
 
     def _by_model(self, jobs: Sequence[Job]) -> list[tuple[Model | None, list[Job]]]:
         """Who reads what of a batch: the present model, an older one what was decoded for its size, or none."""
@@ -198,29 +239,6 @@ class Jobs:
         with self._lock:
             models = {**self._older, self.reader.size_px: self._model}
         return [(models.get(size), group) for size, group in groups.items()]
-
-    def _batches(self) -> Iterator[list[Job]]:
-        """What waits, at most a batch at a time; ends at the mark that `close` leaves."""
-        while True:
-            try:
-                job = self._waiting.get(timeout=_FORGET_EVERY_S)
-            except queue.Empty:  # results are deleted in time, whether anybody asks or not
-                with self._lock:
-                    self._forget()
-                continue
-            if job is None:
-                return
-            batch = [job]
-            while len(batch) < self.config.batch_size:
-                try:
-                    following = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    yield batch
-                    return
-                batch.append(following)
-            yield batch
 
     def _read(self, jobs: Sequence[Job], model: Model) -> None:
         for job in jobs:

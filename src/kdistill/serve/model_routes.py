@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, HTTPException
 from pydantic import Field, StrictInt
 
 from kdistill.errors import KDistillError
 from kdistill.records import Record
+from kdistill.serve.contract import REFUSALS, Answers, Refusal
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.models import Models
 
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    401: {"description": "No token, or a wrong one."},
-    403: {"description": "A request that another site started, or a server that asks for no token."},
-    409: {"description": "The model was refused, or another one is being loaded; the present one stays."},
+_RESPONSES: Final[Answers] = {
+    **REFUSALS,
+    403: {"model": Refusal, "description": "A request that another site started, or a server that asks for no token."},
+    409: {"model": Refusal, "description": "It was refused, or another is being loaded; the present model stays."},
 }
 
 
@@ -45,7 +46,7 @@ def add_model(app: FastAPI, jobs: Jobs, models: Models | None, *, may_swap: bool
         may_swap: Whether requests may change it (only where a token is asked for).
     """
 
-    @app.get("/v1/model", tags=["model"], responses={401: _RESPONSES[401], 403: _RESPONSES[403]})
+    @app.get("/v1/model", tags=["model"], responses=REFUSALS)
     def look() -> ServedModel:
         """The model that answers now."""
         return _served(jobs)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from kdistill.config import validate
 from kdistill.errors import EnvironmentFault, PolicyError
 from kdistill.serve.config import ServeConfig, is_loopback
+
+_BACKLOG: Final = 2048
 
 
 def serve_run(
@@ -50,13 +53,16 @@ def serve_run(
     models = Models(run_dir, arm, seed, jobs, loaded.samples)
     server = server_of(create_app(jobs, config, loaded.samples, feedback, models), config)
     reload_on_hangup(models, announce, lambda: jobs.reader.name)
-    announce(f"{jobs.reader.name}: http://{config.host}:{config.port} (Ctrl-C ends it; research use only)")
     try:
-        server.run()
+        listening = server.config.bind_socket()
     except SystemExit as error:
         raise EnvironmentFault(
             f"cannot listen on {config.host}:{config.port}", remedy="Is the port taken? Choose another --port."
         ) from error
+    listening.listen(_BACKLOG)  # who reads the announcement and asks at once is answered
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    announce(f"{jobs.reader.name}: http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it; research use only)")
+    server.run(sockets=[listening])
 
 
 def _checked(settings: Mapping[str, object]) -> ServeConfig:

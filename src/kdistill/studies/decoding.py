@@ -44,6 +44,10 @@ _START_S: Final = 60.0
 _AHEAD: Final = 4
 
 
+class DecoderKilled(InputError):
+    """The child that decoded an image was killed from outside: no fault of the image is known."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One image as a child decoded it.
@@ -180,7 +184,8 @@ class _Child:
             process = self._started()
             return _within(self._timeout_s, process, lambda: _ask(process, item, request, where))
         except _Died as died:
-            return InputError(died.reason(self._timeout_s), where=where, remedy=_BAD_IMAGE)
+            kind = DecoderKilled if died.was_killed else InputError
+            return kind(died.reason(self._timeout_s), where=where, remedy=_BAD_IMAGE)
 
     def close(self) -> None:
         """End the child now, whatever it does."""
@@ -209,6 +214,11 @@ class _Died(Exception):
 
     def __init__(self, code: int | None, *, timed_out: bool) -> None:
         self.code, self.timed_out = code, timed_out
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether something else killed it, as the kernel does where memory is short; a bad image never ends so."""
+        return self.code == -signal.SIGKILL and not self.timed_out
 
     def reason(self, timeout_s: float) -> str:
         if self.timed_out:
@@ -307,13 +317,14 @@ def _cpu_seconds(pid: int) -> _Cpu | None:
     return _Cpu((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] in "RD")
 
 
-def _exit_code(process: subprocess.Popen[bytes]) -> int:
-    """How a child ended; one that talks nonsense instead of ending is killed."""
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """How a child ended; one that talks nonsense instead of ending is killed: None."""
     try:
         return process.wait(_END_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        return process.wait()
+        process.wait()
+        return None
 
 
 def _within(seconds: float, process: subprocess.Popen[bytes], ask: Callable[[], T]) -> T:

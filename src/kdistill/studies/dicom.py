@@ -96,9 +96,8 @@ def dicom_header(data: bytes) -> Any | None:
     try:
         with quiet_pydicom():
             dataset = pydicom.dcmread(io.BytesIO(open_dicom(data).data), stop_before_pixels=True)
-            for element in list(dataset):  # a private block of megabytes would be kept as long as a result is
-                if element.tag.is_private or element.VR in ("OB", "OW", "UN"):
-                    del dataset[element.tag]
+            dataset.buffer = None  # the whole file, pixels and all, would be kept as long as a result is
+            _shorten(dataset)
             return dataset
     except InputError:
         raise
@@ -106,6 +105,33 @@ def dicom_header(data: bytes) -> Any | None:
         raise InputError(
             f"is a damaged DICOM file ({type(error).__name__})", remedy="Export it again from the archive."
         ) from error
+
+
+#: Values of bytes, which no result copies.
+_PACKED: Final = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
+#: Texts that results copy (names, identifiers, descriptions) have 64 letters by the standard, some 10,240.
+_MAX_VALUE_CHARS: Final = 16_000
+_MAX_HEADER_CHARS: Final = 200_000
+
+
+def _shorten(dataset: Any) -> None:
+    """Take out what no result copies. Of very many tags the first stay: what names patient and study comes first."""
+    kept = 0
+    for element in list(dataset):
+        number = 0 if element.VR in _PACKED else _num_chars(element)
+        is_large = number > _MAX_VALUE_CHARS or kept + number > _MAX_HEADER_CHARS
+        if element.tag.is_private or element.VR in _PACKED or is_large:
+            del dataset[element.tag]
+        else:
+            kept += number
+
+
+def _num_chars(element: Any) -> int:
+    """Letters of a value, or of all values of a sequence; empty elements count too, so that many of them add up."""
+    if element.VR == "SQ":
+        return sum(8 + _num_chars(nested) for item in element.value for nested in item)
+    value = element.value
+    return 8 * element.VM + (len(value) if isinstance(value, (str, bytes)) else len(str(value)))
 
 
 def read_header(path: Path, keywords: Sequence[str]) -> dict[str, str]:
