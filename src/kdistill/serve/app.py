@@ -23,6 +23,7 @@ from kdistill.explain.explanation import NOTICE, Explanation
 from kdistill.explain.exports import export
 from kdistill.records import Record
 from kdistill.serve.config import ServeConfig
+from kdistill.serve.counterfactuals import add_counterfactuals
 from kdistill.serve.desk import Desk
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
 from kdistill.serve.samples import Sample, Samples, Truth
@@ -94,6 +95,7 @@ def create_app(jobs: Jobs, config: ServeConfig, samples: Samples | None = None) 
     _add_upload(app, desk)
     _add_results(app, desk)
     _add_samples(app, desk, samples)
+    add_counterfactuals(app, desk, samples, session_of=_session_of, refusals=_REFUSALS)
     return app
 
 

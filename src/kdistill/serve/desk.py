@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import HTTPException, Request
@@ -65,7 +66,7 @@ class Desk:
             HTTPException: 429 too many wait; 408 it took too long; 413 too large; 400 no image; 415 none that is read.
         """
         if self.jobs.num_waiting + self._uploading >= self._config.max_waiting:
-            raise self._busy()
+            raise self.busy()
         self._uploading += 1
         try:
             async with asyncio.timeout(self._config.deadline_s):
@@ -88,12 +89,27 @@ class Desk:
         Raises:
             HTTPException: 429 too many wait.
         """
+        return self.queue_all(session, [image])[0]
+
+    def queue_all(self, session: str, images: Sequence[FileImage], *, made_from: str | None = None) -> list[Job]:
+        """Queue several images for the model, all or none.
+
+        Args:
+            session: Whose.
+            images: What to read, in this order.
+            made_from: The job whose image they are changed copies of.
+
+        Raises:
+            HTTPException: 429 too many would wait; 404 that job has been deleted.
+        """
         try:
-            job = self.jobs.submit(session, image)
+            jobs = self.jobs.submit_all(session, images, made_from=made_from)
         except QueueFull:
-            raise self._busy() from None
-        self.metrics.requests.labels("accepted").inc()
-        return job
+            raise self.busy() from None
+        except KeyError:
+            raise _gone() from None
+        self.metrics.requests.labels("accepted").inc(len(jobs))
+        return jobs
 
     def find(self, job_id: str, session: str) -> Job:
         """A job of this session.
@@ -103,9 +119,14 @@ class Desk:
         """
         job = self.jobs.find(job_id, session)
         if job is None:
-            raise HTTPException(404, "no such result in this session (results are deleted after an hour)")
+            raise _gone()
         return job
 
-    def _busy(self) -> HTTPException:
+    def busy(self) -> HTTPException:
+        """What a client is told that has to come again; counted."""
         self.metrics.requests.labels("turned_away").inc()
         return HTTPException(429, "too many images wait; try again", {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _gone() -> HTTPException:
+    return HTTPException(404, "no such result in this session (results are deleted after an hour)")

@@ -33,7 +33,10 @@ ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
 
 @dataclass(eq=False)  # a job is itself and no other; its arrays have no one truth value to compare by
 class Job:
-    """One image on its way. `explanation` stands once `stage` is "done"."""
+    """One image on its way. `explanation` stands once `stage` is "done".
+
+    `made_from` is the id of the job whose image this one is a changed copy of; it is deleted with that job.
+    """
 
     id: str
     session: str
@@ -42,6 +45,7 @@ class Job:
     recorded: datetime
     stage: JobStage = "waiting"
     explanation: Explanation | None = None
+    made_from: str | None = None
 
 
 class QueueFull(Exception):
@@ -91,17 +95,41 @@ class Jobs:
         Raises:
             QueueFull: Too many wait, or nothing reads any more.
         """
-        if not self.is_alive:
-            raise QueueFull
-        job = Job(secrets.token_urlsafe(16), session, image, self._clock(), datetime.now(UTC))
-        with self._lock:
-            try:
-                self._waiting.put_nowait(job)
-            except queue.Full:
-                raise QueueFull from None
-            self._jobs[job.id] = job
+        return self.submit_all(session, [image])[0]
+
+    def submit_all(self, session: str, images: Sequence[FileImage], *, made_from: str | None = None) -> list[Job]:
+        """Queue several images, all or none.
+
+        Args:
+            session: Whose.
+            images: What to read, in this order.
+            made_from: See `Job`.
+
+        Raises:
+            QueueFull: Too many would wait, or nothing reads any more.
+            KeyError: `made_from` has been deleted meanwhile.
+        """
+        now, recorded = self._clock(), datetime.now(UTC)
+        with self._lock:  # nothing else is put without it while the server runs, so there is room for all or for none
+            if not self.is_alive or self._waiting.qsize() + len(images) > self.config.max_waiting:
+                raise QueueFull
+            if made_from is not None and made_from not in self._jobs:
+                raise KeyError(made_from)
+            jobs = [
+                Job(secrets.token_urlsafe(16), session, image, now, recorded, made_from=made_from) for image in images
+            ]
+            for job in jobs:
+                self._jobs[job.id] = job
+                self._put(job)
             self._forget()
-        return job
+        return jobs
+
+    def _put(self, job: Job) -> None:
+        try:
+            self._waiting.put_nowait(job)
+        except queue.Full:  # `close` has left its mark in between, and nothing is read any more
+            self._jobs.pop(job.id, None)
+            raise QueueFull from None
 
     def find(self, job_id: str, session: str) -> Job | None:
         """A job of this session; None for any other id, so that nobody learns which ids exist."""
@@ -111,10 +139,12 @@ class Jobs:
         return job if job is not None and secrets.compare_digest(job.session.encode(), session.encode()) else None
 
     def delete(self, job_id: str, session: str) -> bool:
-        """Forget a job of this session now; whether there was one."""
+        """Forget a job of this session now, and what was made from its image; whether there was one."""
         if self.find(job_id, session) is None:
             return False
         with self._lock:
+            for other in [job.id for job in self._jobs.values() if job.made_from == job_id]:
+                del self._jobs[other]
             self._jobs.pop(job_id, None)
         return True
 

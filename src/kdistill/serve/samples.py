@@ -39,6 +39,7 @@ class Samples:
     """
 
     def __init__(self, studies_dir: Path) -> None:
+        self.studies_dir = studies_dir
         self._studies: list[Study] = load_studies(studies_dir, "test")[:MAX_SAMPLES]
         self._images, self._truth = load_images(studies_dir), load_truth(studies_dir)
 
@@ -55,9 +56,9 @@ class Samples:
         Raises:
             IndexError: There is no such sample.
         """
-        pixels = np.asarray(self._images[self._study(number).images[0].row])
+        pixels = np.asarray(self._images[self.study(number).images[0].row])
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-        return FileImage(f"Sample {number + 1}", pixels, _enlarged(pixels), digest, None)
+        return FileImage(f"Sample {number + 1}", pixels, enlarged(pixels), digest, None)
 
     def truth(self, number: int) -> Truth:
         """A sample's truth and report.
@@ -65,17 +66,23 @@ class Samples:
         Raises:
             IndexError: There is no such sample.
         """
-        study = self._study(number)
+        study = self.study(number)
         known = (self._truth or {}).get(study.study_id)
         present = None if known is None else tuple(name for name, value in known.truth.items() if value == 1)
         return Truth(present=present, report=study.report)
 
-    def _study(self, number: int) -> Study:
+    def study(self, number: int) -> Study:
+        """A sample's study.
+
+        Raises:
+            IndexError: There is no such sample.
+        """
         if not 0 <= number < len(self):
             raise IndexError(number)
         return self._studies[number]
 
 
-def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A canonical image at the size at which pages show it."""
     size = max(DISPLAY_PX, len(pixels))
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
