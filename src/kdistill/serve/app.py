@@ -163,6 +163,8 @@ def _add_page(app: FastAPI) -> None:
         ("/", "index.html", "text/html; charset=utf-8"),
         ("/page/app.js", "app.js", "text/javascript; charset=utf-8"),
         ("/page/app.css", "app.css", "text/css; charset=utf-8"),
+        ("/page/counterfactual.js", "counterfactual.js", "text/javascript; charset=utf-8"),
+        ("/page/counterfactual.css", "counterfactual.css", "text/css; charset=utf-8"),
     ):
         app.get(path, include_in_schema=False)(shipped(name, media_type))
 

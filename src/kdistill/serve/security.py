@@ -21,7 +21,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE: Final = "kdistill_session"
 #: Answered without a token: what a load balancer asks, and the page itself, which holds nothing of anybody.
-_OPEN: Final = frozenset({"/healthz", "/readyz", "/", "/page/app.js", "/page/app.css", "/v1/session"})
+_PAGE: Final = frozenset({f"/page/{name}" for name in ("app.js", "app.css", "counterfactual.js", "counterfactual.css")})
+_OPEN: Final = frozenset({"/healthz", "/readyz", "/", "/v1/session", *_PAGE})
 _MAX_SESSIONS: Final = 10_000
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

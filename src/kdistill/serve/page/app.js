@@ -3,6 +3,7 @@
   const at = (id) => document.getElementById(id);
   const WORDS = { sending: "Sending the image", waiting: "Waiting for the model", reading: "The model reads it", done: "Done", failed: "The model failed on this image", expired: "It waited too long" };
   let latest = 0;
+  let whatIf = null;
 
   async function ask(path, options) {
     const answer = await fetch(path, { credentials: "same-origin", ...options });
@@ -31,6 +32,10 @@
   }
 
   function close() {
+    if (whatIf !== null) whatIf.close();
+    whatIf = null;
+    at("what-if").hidden = true;
+    at("read").removeAttribute("src");
     at("page").hidden = true;
     at("page").removeAttribute("src");
     at("tools").hidden = true;
@@ -70,6 +75,20 @@
     at("reveal").setAttribute("aria-expanded", "false");
     at("reveal").onclick = () => reveal(sample);
     at("forget").onclick = () => forget(job);
+    offerWhatIf(job, sample, latest);
+  }
+
+  async function offerWhatIf(job, sample, turn) {
+    const { mountCounterfactual } = await import("/page/counterfactual.js");
+    const explanation = await ask(`/v1/results/${job.id}`);
+    if (turn !== latest) return;
+    const onReading = (read, pixels, step) => {
+      at("read").src = pixels;
+      const item = read.observations.find((one) => one.name === step.observation);
+      at("read-as").textContent = `${read.study_id}: ${item.probability}`;
+    };
+    whatIf = mountCounterfactual(at("counterfactual"), { sample, resultId: job.id, explanation, ask, onReading });
+    at("what-if").hidden = false;
   }
 
   async function reveal(sample) {
