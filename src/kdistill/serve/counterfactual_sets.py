@@ -138,10 +138,14 @@ class CounterfactualDesk:
     ) -> Counterfactual:
         """Queue the steps of a set, evenly from strength 1 to 0.
 
+        What this session was told of the image as it is, is told again to the last digit: read in another batch, the
+        last digits would differ.
+
         Raises:
             HTTPException: 429 too many would wait; 404 the job that they were made from is gone.
         """
-        jobs = self._desk.queue_all(session, images, made_from=made_from)
+        first = self._desk.jobs.told(session, images[0])
+        jobs = self._desk.queue_all(session, images, made_from=made_from, first=first)
         self._sets[jobs[0]] = _Steps(asked, strengths_of(len(jobs)), tuple(job.id for job in jobs))
         return self.look(jobs[0].id, session)
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from kdistill.errors import InputError
 from kdistill.explain.batch import FileImage, image_of
+from kdistill.explain.explanation import Explanation
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.jobs import Job, Jobs, QueueFull
 from kdistill.serve.uploads import read_upload
@@ -91,24 +92,26 @@ class Desk:
         """
         return self.queue_all(session, [image])[0]
 
-    def queue_all(self, session: str, images: Sequence[FileImage], *, made_from: str | None = None) -> list[Job]:
-        """Queue several images for the model, all or none.
-
-        Args:
-            session: Whose.
-            images: What to read, in this order.
-            made_from: The job whose image they are changed copies of.
+    def queue_all(
+        self,
+        session: str,
+        images: Sequence[FileImage],
+        *,
+        made_from: str | None = None,
+        first: Explanation | None = None,
+    ) -> list[Job]:
+        """Queue several images for the model, all or none (see `Jobs.submit_all`).
 
         Raises:
-            HTTPException: 429 too many would wait; 404 that job has been deleted.
+            HTTPException: 429 too many would wait; 404 the job that they were made from has been deleted.
         """
         try:
-            jobs = self.jobs.submit_all(session, images, made_from=made_from)
+            jobs = self.jobs.submit_all(session, images, made_from=made_from, first=first)
         except QueueFull:
             raise self.busy() from None
         except KeyError:
             raise _gone() from None
-        self.metrics.requests.labels("accepted").inc(len(jobs))
+        self.metrics.requests.labels("accepted").inc(len(jobs) - (first is not None))
         return jobs
 
     def find(self, job_id: str, session: str) -> Job:

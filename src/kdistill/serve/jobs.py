@@ -97,13 +97,21 @@ class Jobs:
         """
         return self.submit_all(session, [image])[0]
 
-    def submit_all(self, session: str, images: Sequence[FileImage], *, made_from: str | None = None) -> list[Job]:
+    def submit_all(
+        self,
+        session: str,
+        images: Sequence[FileImage],
+        *,
+        made_from: str | None = None,
+        first: Explanation | None = None,
+    ) -> list[Job]:
         """Queue several images, all or none.
 
         Args:
             session: Whose.
             images: What to read, in this order.
             made_from: See `Job`.
+            first: The explanation of the first image, where it is known: it is not read again.
 
         Raises:
             QueueFull: Too many would wait, or nothing reads any more.
@@ -111,18 +119,29 @@ class Jobs:
         """
         now, recorded = self._clock(), datetime.now(UTC)
         with self._lock:  # nothing else is put without it while the server runs, so there is room for all or for none
-            if not self.is_alive or self._waiting.qsize() + len(images) > self.config.max_waiting:
+            num_unread = len(images) - (first is not None)
+            if not self.is_alive or self._waiting.qsize() + num_unread > self.config.max_waiting:
                 raise QueueFull
             if made_from is not None and made_from not in self._jobs:
                 raise KeyError(made_from)
             jobs = [
                 Job(secrets.token_urlsafe(16), session, image, now, recorded, made_from=made_from) for image in images
             ]
+            if first is not None:
+                jobs[0].explanation, jobs[0].stage = first, "done"
             for job in jobs:
                 self._jobs[job.id] = job
-                self._put(job)
+                if job.stage == "waiting":
+                    self._put(job)
             self._forget()
         return jobs
+
+    def told(self, session: str, image: FileImage) -> Explanation | None:
+        """What the present model has told this session about the same image under the same name; None: nothing yet."""
+        with self._lock:
+            self._forget()
+            known = [job.explanation for job in self._jobs.values() if job.session == session and _same(job, image)]
+        return next((found for found in reversed(known) if found and found.model == self.context.model), None)
 
     def _put(self, job: Job) -> None:
         try:
@@ -218,3 +237,7 @@ class Jobs:
     def _end(self, job: Job, stage: JobStage) -> None:
         job.stage = stage
         self.on_end(job, self._clock() - job.created)
+
+
+def _same(job: Job, image: FileImage) -> bool:
+    return (job.image.study_id, job.image.sha256) == (image.study_id, image.sha256)
