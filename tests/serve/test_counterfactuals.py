@@ -206,6 +206,7 @@ def test_the_first_step_is_the_sample_and_the_last_what_the_generator_draws(
 def test_what_happened_is_told_in_one_line(client: TestClient, reacting: Reacting) -> None:
     found = done(client, f"/v1/samples/0/counterfactuals/{reacting.observation}")
     assert len(found["steps"]) == 6 and found["kind"] == "removed" and "phantom generator" in found["made"]
+    assert found["made"].endswith("Still there: the left pneumonia, the support devices.")
     told = found["summary"]
     assert f"took {reacting.observation} from 0.95 to 0.05 (threshold 0.50); its sentence is gone" in told
     assert "no other observation moved" in told and "\n" not in told
@@ -278,7 +279,7 @@ def test_an_occlusion_changes_the_evidence_and_nothing_else(client: TestClient) 
         inside[64 * row : 64 * row + 64, 64 * column : 64 * column + 64] = True
         allowed[64 * row - 16 : 64 * row + 80, 64 * column - 16 : 64 * column + 80] = True  # the soft border: 1/32
     assert np.array_equal(before[~allowed], after[~allowed]) and (before[inside] != after[inside]).mean() > 0.5
-    assert "no healthy image" in found["made"] and "of 64 patches the 2 patches that hold 70%" in found["made"]
+    assert "no healthy image" in found["made"] and "(2 of 64 patches, 70% of the evidence)" in found["made"]
     assert "(2 of 64 patches)" in found["summary"] and found["side"] is None
     assert client.get(found["steps"][0]["result"]).json() == client.get(result).json()
     last = client.get(found["steps"][1]["result"]).json()
@@ -353,9 +354,10 @@ LEFT, NO = "Mild left pleural effusion.", "No pleural effusion."
          "(threshold 0.50); its sentence stays in the report and the rationale although the finding is gone"),
         ((0.97, LEFT), (0.71, LEFT), "took Pleural Effusion from 0.97 to 0.71, still above its threshold of 0.50"),
         ((0.97, LEFT), (0.04, NO), "took Pleural Effusion from 0.97 to 0.04 (threshold 0.50); its sentence is gone;"),
+        ((0.97, LEFT), (0.499, NO), "took Pleural Effusion from 0.97 to 0.50, just below its threshold of 0.50; its"),
         ((0.97, NO), (0.04, NO), "no sentence spoke of it, although the model had found it"),
-        ((0.12, NO), (0.11, NO), "left Pleural Effusion at 0.11: the model had not found it (threshold 0.50); "
-         "no sentence spoke of it, before or after"),
+        ((0.12, NO), (0.11, NO), "took Pleural Effusion from 0.12 to 0.11; the model had not found it "
+         "(threshold 0.50); no sentence spoke of it, before or after"),
         ((0.12, NO), (0.80, LEFT), "above its threshold of 0.50, although the model had not found it before; "
          "a sentence about it has come into the report and the rationale"),
     ],

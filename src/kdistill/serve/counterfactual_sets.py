@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kdistill.explain.batch import FileImage
 from kdistill.explain.explanation import NOTICE
 from kdistill.records import Record, Side
-from kdistill.serve.counterfactual_words import Change, CounterfactualKind, summary
+from kdistill.serve.counterfactual_words import Change, CounterfactualKind, finding_words, summary
 from kdistill.serve.desk import Desk
 from kdistill.serve.jobs import Job, JobStage
 from kdistill.serve.occlusion import Occluded
@@ -201,17 +201,18 @@ class CounterfactualDesk:
 
 def removed_by(removed: Removed) -> Asked:
     """What a set without a finding is about."""
-    finding = removed.finding
-    return Asked("removed", finding.name, finding.side, _MADE[finding.origin], _GRADES)
+    finding, others = removed.finding, [finding_words(*other) for other in removed.remaining]
+    left = f"Still there: {', '.join(others)}." if others else "Nothing else is present."
+    return Asked("removed", finding.name, finding.side, f"{_MADE[finding.origin]} {left}", _GRADES)
 
 
 def occluded_by(occluded: Occluded, observation: str) -> Asked:
     """What a set without the evidence for an observation is about."""
     number, total = int(occluded.patches.sum()), occluded.patches.size
-    patches = "patch that holds" if number == 1 else f"{number} patches that hold"
     made = (
-        f"An occlusion test, no healthy image: of {total} patches the {patches} {occluded.mass:.0%} of the evidence "
-        "became a smooth continuation of what surrounds them. The model may react to the smooth patch itself."
+        f"An occlusion test, no healthy image: where the model's evidence is strongest ({number} of {total} patches, "
+        f"{occluded.mass:.0%} of the evidence), the film became a smooth continuation of what surrounds it. The model "
+        "may react to the smooth patch itself."
     )
     return Asked("occluded", observation, None, made, _MIXED, (number, total))
 

@@ -90,22 +90,19 @@ def _probability(change: Change) -> str:
     if before.probability is None or after.probability is None or before.threshold is None:
         return f"{change.act}: this model gives no probabilities"
     old, new, name = before.probability, after.probability, change.observation
-    threshold = f"threshold {before.threshold:.2f}"
-    was, is_now, stayed = old >= before.threshold, new >= before.threshold, abs(new - old) < SMALL
-    if not was and stayed:
-        return f"{change.act} left {name} at {new:.2f}: the model had not found it ({threshold})"
-    if stayed and is_now:
-        return f"{change.act} hardly moved the model: {name} went from {old:.2f} to {new:.2f} ({threshold})"
+    limit, its = f"threshold {before.threshold:.2f}", f"its threshold of {before.threshold:.2f}"
     told = f"{change.act} took {name} from {old:.2f} to {new:.2f}"
-    match was, is_now:
+    match old >= before.threshold, new >= before.threshold:
+        case True, True if abs(new - old) < SMALL:
+            return f"{change.act} hardly moved the model: {name} went from {old:.2f} to {new:.2f} ({limit})"
         case True, True:
-            return f"{told}, still above its threshold of {before.threshold:.2f}"
+            return f"{told}, still above {its}"
         case True, False:
-            return f"{told} ({threshold})"
+            return f"{told}, just below {its}" if f"{new:.2f}" == limit[-4:] else f"{told} ({limit})"
         case False, True:
-            return f"{told}, above its threshold of {before.threshold:.2f}, although the model had not found it before"
+            return f"{told}, above {its}, although the model had not found it before"
         case _:
-            return f"{told}; the model had not found it before either ({threshold})"
+            return f"{told}; the model had not found it ({limit})"
 
 
 def _said(explanation: Explanation, observation: str, labeler: RuleLabeler) -> dict[str, bool]:

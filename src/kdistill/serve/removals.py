@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kdistill.config import parse_yaml, validate
 from kdistill.errors import ConfigError
+from kdistill.observations import NO_FINDING
 from kdistill.records import Record, Side
 from kdistill.serve.samples import Samples
 from kdistill.studies.config import PhantomStudies
@@ -57,10 +58,17 @@ class Removables(Record):
 
 
 class Removed(NamedTuple):
-    """The image without the finding (uint8 [S, S], as the sample's), and the finding."""
+    """A sample without a finding.
+
+    Attributes:
+        pixels: uint8 [S, S], as the sample's.
+        finding: What was taken away.
+        remaining: What is still present, with its side where that is known.
+    """
 
     pixels: NDArray[np.uint8]
     finding: Removable
+    remaining: tuple[tuple[str, Side | None], ...]
 
 
 class Removals:
@@ -106,8 +114,10 @@ class Removals:
         key = (number, observation)
         if key not in self._drawn:
             self._drawn[key] = to_bytes(render(plan.without(observation), self._size_px).image)
-        side = sides_of(plan).get(observation)
-        return Removed(self._drawn[key], Removable(name=observation, side=side, origin="rendered"))
+        sides = sides_of(plan)
+        others = dict.fromkeys(f.observation for f in plan.findings if f.observation != observation)
+        finding = Removable(name=observation, side=sides.get(observation), origin="rendered")
+        return Removed(self._drawn[key], finding, tuple((name, sides.get(name)) for name in others))
 
     @property
     def _size_px(self) -> int:
@@ -134,6 +144,7 @@ class Removals:
             pair.observation: Removed(
                 np.asarray(images[pair.after_row]),
                 Removable(name=pair.observation, side=pair.before_side, origin="pair"),
+                tuple((name, None) for name, there in pair.after_truth.items() if there and name != NO_FINDING),
             )
             for pair in load_pairs(self._samples.studies_dir)
             if pair.kind == "removed" and pair.study_id == study_id and np.array_equal(images[pair.before_row], stored)
