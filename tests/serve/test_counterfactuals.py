@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -386,6 +387,13 @@ def test_all_paths_and_refusals_are_declared(client: TestClient) -> None:
     assert {"202", "401", "403", "404", "409", "422", "429"} <= set(remove) & set(blur)
     assert "get" in paths["/v1/samples/{number}/counterfactuals"]
     assert {"get", "delete"} <= set(paths["/v1/counterfactuals/{set_id}"])
+
+
+def test_the_module_brings_no_markup_style_or_address() -> None:
+    for name in ("counterfactual.js", "counterfactual.css"):
+        content = resources.files("kdistill.serve.page").joinpath(name).read_text()
+        for forbidden in ("http://", "https://", "innerHTML", "insertAdjacentHTML", ".style", "url("):
+            assert forbidden not in content
 
 
 @contextmanager

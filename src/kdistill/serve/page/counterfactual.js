@@ -138,8 +138,8 @@ function controls() {
     back: make("button", { type: "button", class: "cf-back" }, "Back to the film as it is"),
   };
   parts.ask = make("div", { class: "cf-ask" }, make("label", { for: "cf-choice" }, "Finding"), parts.choice, parts.start);
-  const label = make("label", { for: "cf-slider" }, "From the film as it is to the film without it");
-  parts.move = make("div", { class: "cf-move" }, label, parts.slider, parts.shown, parts.back);
+  parts.label = make("label", { for: "cf-slider" });
+  parts.move = make("div", { class: "cf-move" }, parts.label, parts.slider, parts.shown, parts.back);
   parts.result = make("div", { class: "cf-result", hidden: "" }, parts.summary, parts.move, parts.now, parts.chart, parts.texts, parts.made);
   return parts;
 }
@@ -180,13 +180,14 @@ export function mountCounterfactual(element, { sample = null, resultId, explanat
   async function done(path, mine) {
     let set = await ask(path, { method: "POST" });
     kept = set.id;
-    while (set.stage === "waiting" || set.stage === "reading") {
+    if (mine !== turn) drop();
+    while (mine === turn && (set.stage === "waiting" || set.stage === "reading")) {
       const ready = set.steps.filter((step) => step.stage === "done").length;
       parts.state.textContent = `The model reads ${set.steps.length} images: ${ready} done.`;
       await pause(POLL_MS);
-      if (mine !== turn) return null;
-      set = await ask(`/v1/counterfactuals/${set.id}`);
+      if (mine === turn) set = await ask(`/v1/counterfactuals/${set.id}`);
     }
+    if (mine !== turn) return null;
     if (set.stage !== "done") throw new Error(STATES[set.stage]);
     return set;
   }
@@ -225,6 +226,7 @@ export function mountCounterfactual(element, { sample = null, resultId, explanat
     parts.summary.textContent = set.summary;
     parts.made.textContent = `${set.made} ${set.between}`;
     parts.chart.replaceChildren(chart.svg);
+    parts.label.textContent = `From the film as it is to the film ${set.kind === "removed" ? "without the finding" : "with its evidence blurred"}`;
     parts.slider.max = String(steps.length - 1);
     parts.slider.value = "0";
     parts.slider.oninput = () => move(Number(parts.slider.value));
