@@ -429,6 +429,7 @@ MOUNT = """async () => {
   document.body.replaceChildren(element);
   window.readings = [];
   const onReading = (read, pixels, step) => window.readings.push({ read, pixels, step });
+  window.given = explanation;
   window.mounted = mountCounterfactual(element, { sample: 0, resultId: job.id, explanation, ask, onReading });
 }"""
 MOVE = """() => {
@@ -471,6 +472,7 @@ def test_the_slider_by_keyboard_in_a_browser(reacting: Reacting, studies: Path) 
         assert slider.get_attribute("aria-valuetext") == "at 20%"
         strengths = page.evaluate("window.readings.map((one) => one.step.strength)")
         assert strengths == [1, 0, 0.2]
+        assert page.evaluate("window.readings[0].read === window.given && window.readings[1].read !== window.given")
         assert page.evaluate("window.readings.every((one) => one.pixels.startsWith('data:image/png'))")
         assert page.locator(".cf-chart .cf-dot").count() == 6 and page.locator(".cf-threshold").count() == 1
         assert "threshold 0.50" in str(page.locator(".cf-chart").get_attribute("aria-label"))

@@ -1,9 +1,11 @@
 /* What if it were not there? A finding fades from the film, and probability, map and sentences are watched.
 
    mountCounterfactual(element, { sample, resultId, explanation, ask, onReading }) fills `element` and returns
-   { close }. `ask(path, options)` answers with JSON or throws; `onReading(explanation, pixelsUrl, step)` is called at
-   each move of the slider: pixelsUrl is a data: URL of the picture that was read, step is
-   { strength, resultId, observation, kind }, strength 1 is the film as it is. */
+   { close }; it also ends where the element is taken off the page. `sample` is null for an upload; without a
+   `resultId` nothing is offered to blur. `ask(path, options)` answers with JSON or throws. `onReading(explanation,
+   pixelsUrl, step)` is called at each move of the slider: pixelsUrl is a data: URL of the picture that was read, step
+   is { strength, resultId, observation, kind }. At strength 1 it is the film as it is, and `explanation` the very
+   object that was given. */
 
 const POLL_MS = 150;
 const WORDS = { present: "high", uncertain: "indeterminate", absent: "low" };
@@ -144,10 +146,11 @@ function controls() {
   return parts;
 }
 
-export function mountCounterfactual(element, { sample = null, resultId, explanation, ask, onReading }) {
+export function mountCounterfactual(element, { sample = null, resultId = null, explanation, ask, onReading }) {
   const parts = controls();
   let turn = 0;
   let kept = null;
+  const isLate = (mine) => mine !== turn || !element.isConnected;
 
   function choices(groups) {
     parts.choice.replaceChildren(...groups.filter(([, options]) => options.length > 0).map(([label, options]) => make("optgroup", { label }, ...options)));
@@ -156,7 +159,7 @@ export function mountCounterfactual(element, { sample = null, resultId, explanat
     return none;
   }
 
-  const blurred = () => ["Blur its evidence (occlusion test)", optionsOf(explanation)];
+  const blurred = () => ["Blur its evidence (occlusion test)", resultId === null ? [] : optionsOf(explanation)];
 
   async function offer() {
     parts.offer.disabled = true;
@@ -180,14 +183,16 @@ export function mountCounterfactual(element, { sample = null, resultId, explanat
   async function done(path, mine) {
     let set = await ask(path, { method: "POST" });
     kept = set.id;
-    if (mine !== turn) drop();
-    while (mine === turn && (set.stage === "waiting" || set.stage === "reading")) {
+    while (!isLate(mine) && (set.stage === "waiting" || set.stage === "reading")) {
       const ready = set.steps.filter((step) => step.stage === "done").length;
       parts.state.textContent = `The model reads ${set.steps.length} images: ${ready} done.`;
       await pause(POLL_MS);
-      if (mine === turn) set = await ask(`/v1/counterfactuals/${set.id}`);
+      if (!isLate(mine)) set = await ask(`/v1/counterfactuals/${set.id}`);
     }
-    if (mine !== turn) return null;
+    if (isLate(mine)) {
+      drop();
+      return null;
+    }
     if (set.stage !== "done") throw new Error(STATES[set.stage]);
     return set;
   }
@@ -211,7 +216,7 @@ export function mountCounterfactual(element, { sample = null, resultId, explanat
     try {
       const set = await done(`${from}/counterfactuals/${encodeURIComponent(name)}`, mine);
       const steps = set === null ? [] : await load(set);
-      if (mine === turn && set !== null) show(set, steps);
+      if (set !== null && !isLate(mine)) show(set, steps);
     } catch (error) {
       if (mine === turn) { parts.state.textContent = ""; parts.problem.textContent = error.message; }
     }
@@ -222,6 +227,7 @@ export function mountCounterfactual(element, { sample = null, resultId, explanat
     const name = set.observation;
     const hasNumbers = steps.every((step) => reading(step.explanation, name).probability !== null);
     const chart = hasNumbers ? chartOf(steps, name) : { svg: make("p", {}, "This model gives no probabilities."), mark: () => {} };
+    const isOwn = JSON.stringify(steps[0].explanation) === JSON.stringify(explanation);
     parts.state.textContent = "";
     parts.summary.textContent = set.summary;
     parts.made.textContent = `${set.made} ${set.between}`;
@@ -244,7 +250,7 @@ export function mountCounterfactual(element, { sample = null, resultId, explanat
       chart.mark(index);
       parts.now.textContent = `${name} ${words}: ${number(item.probability)}, ${WORDS[item.state]}; sentences gone: ${count("gone")}, new: ${count("new")}.`;
       parts.texts.replaceChildren(...pieces.filter(([, list]) => list.length > 0).flatMap(([title, list]) => [make("h3", {}, title), make("p", {}, ...list.flatMap((piece) => [marked(piece), " "]))]));
-      onReading(step.explanation, step.pixels, { strength: step.strength, resultId: step.resultId, observation: name, kind: step.kind });
+      onReading(step.strength === 1 && isOwn ? explanation : step.explanation, step.pixels, { strength: step.strength, resultId: step.resultId, observation: name, kind: step.kind });
     }
     move(0);
     parts.slider.focus();
