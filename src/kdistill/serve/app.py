@@ -39,6 +39,7 @@ from kdistill.serve.contract import (
     describe_token,
     upload_schema,
 )
+from kdistill.serve.counterfactuals import add_counterfactuals
 from kdistill.serve.desk import Desk
 from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.feedback_routes import add_feedback
@@ -133,7 +134,12 @@ def create_app(
     add_pixels(app, desk, MISSING)
     add_feedback(app, desk, feedback, comments=config.feedback_text, may_export=sessions.needs_token)
     _add_results(app, desk)
-    _add_samples(app, desk, lambda: models.samples if models else samples)
+
+    def offered() -> Samples | None:
+        return models.samples if models else samples
+
+    _add_samples(app, desk, offered)
+    add_counterfactuals(app, desk, offered, session_of=_session_of)
     add_model(app, jobs, models, may_swap=sessions.needs_token)
     if models is not None:
         models.on_refusal = lambda: desk.metrics.swaps.labels("refused").inc()

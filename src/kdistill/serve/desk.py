@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import HTTPException, Request
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from kdistill.errors import EnvironmentFault, InputError
 from kdistill.explain.batch import FileImage, image_of
+from kdistill.explain.explanation import Explanation
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.jobs import Job, Jobs, Model, QueueFull
 from kdistill.serve.uploads import read_upload
@@ -163,12 +165,29 @@ class Desk:
         Raises:
             HTTPException: 429 too many wait.
         """
+        return self.queue_all(session, [image])[0]
+
+    def queue_all(
+        self,
+        session: str,
+        images: Sequence[FileImage],
+        *,
+        made_from: str | None = None,
+        first: Explanation | None = None,
+    ) -> list[Job]:
+        """Queue several images for the model, all or none (see `Jobs.submit_all`).
+
+        Raises:
+            HTTPException: 429 too many would wait; 404 the job that they were made from has been deleted.
+        """
         try:
-            job = self.jobs.submit(session, image)
+            jobs = self.jobs.submit_all(session, images, made_from=made_from, first=first)
         except QueueFull:
             raise self.busy() from None
-        self.metrics.requests.labels("accepted").inc()
-        return job
+        except KeyError:
+            raise _gone() from None
+        self.metrics.requests.labels("accepted").inc(len(jobs) - (first is not None))
+        return jobs
 
     def find(self, job_id: str, session: str) -> Job:
         """A job of this session.
@@ -178,10 +197,14 @@ class Desk:
         """
         job = self.jobs.find(job_id, session)
         if job is None:
-            raise HTTPException(404, "no such result in this session (results are deleted after an hour)")
+            raise _gone()
         return job
 
     def busy(self) -> HTTPException:
         """The answer to one image too many."""
         self.metrics.requests.labels("turned_away").inc()
         return HTTPException(429, "too many images wait; try again", {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _gone() -> HTTPException:
+    return HTTPException(404, "no such result in this session (results are deleted after an hour)")

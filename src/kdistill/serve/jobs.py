@@ -41,7 +41,10 @@ ENDED: Final[frozenset[JobStage]] = frozenset({"done", "failed", "expired"})
 
 @dataclass(eq=False)  # a job is itself and no other; its arrays have no one truth value to compare by
 class Job:
-    """One image on its way. `explanation` stands once `stage` is "done"."""
+    """One image on its way. `explanation` stands once `stage` is "done".
+
+    `made_from` is the id of the job whose image this one is a changed copy of; it is deleted with that job.
+    """
 
     id: str
     session: str
@@ -50,6 +53,8 @@ class Job:
     recorded: datetime
     stage: JobStage = "waiting"
     explanation: Explanation | None = None
+    #: The job whose image this one's was made from; it is deleted with it.
+    made_from: str | None = None
     #: Its session wants it no more: it is not read.
     is_deleted: bool = False
 
@@ -133,20 +138,63 @@ class Jobs:
         Raises:
             QueueFull: Too many wait, or the server ends.
         """
-        if self._closing:
-            raise QueueFull
-        job = Job(secrets.token_urlsafe(16), session, image, self._clock(), datetime.now(UTC))
-        with self._lock:
-            try:
-                self._waiting.put_nowait(job)
-            except queue.Full:
-                raise QueueFull from None
-            self._jobs[job.id] = job
+        return self.submit_all(session, [image])[0]
+
+    def submit_all(
+        self,
+        session: str,
+        images: Sequence[FileImage],
+        *,
+        made_from: str | None = None,
+        first: Explanation | None = None,
+    ) -> list[Job]:
+        """Queue several images, all or none.
+
+        Args:
+            session: Whose.
+            images: What to read, in this order.
+            made_from: See `Job`.
+            first: The explanation of the first image, where it is known: it is not read again.
+
+        Raises:
+            QueueFull: Too many would wait, or the server ends.
+            KeyError: `made_from` has been deleted meanwhile.
+        """
+        now, recorded = self._clock(), datetime.now(UTC)
+        with self._lock:  # nothing else is put without it while the server runs, so there is room for all or for none
+            num_unread = len(images) - (first is not None)
+            if self._closing or self._waiting.qsize() + num_unread > self.config.max_waiting:
+                raise QueueFull
+            if made_from is not None and made_from not in self._jobs:
+                raise KeyError(made_from)
+            jobs = [
+                Job(secrets.token_urlsafe(16), session, image, now, recorded, made_from=made_from) for image in images
+            ]
+            if first is not None:
+                jobs[0].explanation, jobs[0].stage = first, "done"
+            for job in jobs:
+                self._jobs[job.id] = job
+                if job.stage == "waiting":
+                    self._put(job)
             self._forget()
             drop_oldest(self._jobs.values(), self.config.max_pixels_mb * 1_000_000)
             if not self.is_alive:
                 self._thread = self._started()
-        return job
+        return jobs
+
+    def told(self, session: str, image: FileImage) -> Explanation | None:
+        """What the present model has told this session about the same image under the same name; None: nothing yet."""
+        with self._lock:
+            self._forget()
+            known = [job.explanation for job in self._jobs.values() if job.session == session and _same(job, image)]
+        return next((found for found in reversed(known) if found and found.model == self.context.model), None)
+
+    def _put(self, job: Job) -> None:
+        try:
+            self._waiting.put_nowait(job)
+        except queue.Full:  # `close` has left its mark in between, and nothing is read any more
+            self._jobs.pop(job.id, None)
+            raise QueueFull from None
 
     def find(self, job_id: str, session: str) -> Job | None:
         """A job of this session; None for any other id, so that nobody learns which ids exist."""
@@ -156,11 +204,13 @@ class Jobs:
         return job if job is not None and secrets.compare_digest(job.session.encode(), session.encode()) else None
 
     def delete(self, job_id: str, session: str) -> bool:
-        """Forget a job of this session now, read or not; whether there was one."""
+        """Forget a job of this session now, read or not, and what was made from its image; whether there was one."""
         job = self.find(job_id, session)
         if job is None:
             return False
         with self._lock:
+            for other in [other for other in self._jobs.values() if other.made_from == job_id]:
+                self._jobs.pop(other.id).is_deleted = True
             self._jobs.pop(job_id, None)
         job.is_deleted = True
         return True
@@ -262,3 +312,7 @@ class Jobs:
     def _end(self, job: Job, stage: JobStage) -> None:
         job.stage = stage
         self.on_end(job, self._clock() - job.created)
+
+
+def _same(job: Job, image: FileImage) -> bool:
+    return (job.image.study_id, job.image.sha256) == (image.study_id, image.sha256)

@@ -44,6 +44,7 @@ class Samples:
     """
 
     def __init__(self, studies_dir: Path) -> None:
+        self.studies_dir = studies_dir
         self._studies: list[Study] = load_studies(studies_dir, "test")[:MAX_SAMPLES]
         self._images, self._truth = load_images(studies_dir), load_truth(studies_dir)
 
@@ -62,7 +63,7 @@ class Samples:
         """
         pixels = self._pixels(number)
         depth = depth_of_grey(pixels.astype(np.float32) / np.float32(255))
-        return FileImage(f"Sample {number + 1}", pixels, _enlarged(pixels), _digest(pixels), None, depth=depth)
+        return FileImage(f"Sample {number + 1}", pixels, enlarged(pixels), _digest(pixels), None, depth=depth)
 
     def truth(self, number: int) -> Truth:
         """A sample's truth and report.
@@ -70,15 +71,20 @@ class Samples:
         Raises:
             IndexError: There is no such sample.
         """
-        study = self._study(number)
+        study = self.study(number)
         known = (self._truth or {}).get(study.study_id)
         present = None if known is None else tuple(name for name, value in known.truth.items() if value == 1)
         return Truth(present=present, report=study.report, image_sha256=_digest(self._pixels(number)))
 
     def _pixels(self, number: int) -> NDArray[np.uint8]:
-        return np.asarray(self._images[self._study(number).images[0].row])
+        return np.asarray(self._images[self.study(number).images[0].row])
 
-    def _study(self, number: int) -> Study:
+    def study(self, number: int) -> Study:
+        """A sample's study.
+
+        Raises:
+            IndexError: There is no such sample.
+        """
         if not 0 <= number < len(self):
             raise IndexError(number)
         return self._studies[number]
@@ -88,6 +94,7 @@ def _digest(pixels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
-def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A canonical image at the size at which pages show it."""
     size = max(DISPLAY_PX, len(pixels))
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { previewOf } from "./dicom_preview.js";
 import { at, remembered } from "./dom.js";
-import { thumbnail } from "./film.js";
+import { greyOf, thumbnail } from "./film.js";
 import { makeHelp } from "./help.js";
 import { bindKeys } from "./keys.js";
 import { bindPointers } from "./pointer.js";
@@ -18,7 +18,7 @@ import { drawWorklist } from "./worklist.js";
 const studies = new Studies(), selection = new Selection();
 const viewer = new Viewer(at("stage"), at("canvas"));
 const shortcuts = { on: remembered.get("keys") !== "off" };
-const pane = new ReadingPane(viewer, selection, { retry: (study) => retry(study), remove: (study) => remove(study), commit: (study, marks) => commit(study, marks) });
+const pane = new ReadingPane(viewer, selection, { retry: (study) => retry(study), remove: (study) => remove(study), commit: (study, marks) => commit(study, marks), alter: (study, url) => showAltered(study, url) });
 let current = null;
 
 const readsFirst = () => at("reader-first").checked;
@@ -32,6 +32,7 @@ function draw() {
 
 async function open(study) {
   if (study === current && !study.problem) return;
+  if (current) current.altered = null;
   current = study;
   pane.clear();
   viewer.close();
@@ -68,6 +69,24 @@ async function showPixels(study) {
   } catch (error) {
     if (study === current) note(error.message);
   }
+}
+
+/** The picture of a slider's step in place of the film; null: the film again, in the window that was set before. */
+async function showAltered(study, url) {
+  const before = study.altered;
+  study.altered = url;
+  if (url === null) {
+    if (!before) return;
+    await showPixels(study);
+    if (study === current && !study.altered) viewer.units = study.units;
+    return;
+  }
+  if (!before) study.units = viewer.units;
+  const { head, values } = await greyOf(url);
+  if (study !== current || study.altered !== url) return;  // the slider has moved on
+  viewer.show(head, values, `${study.name}, altered`, true);
+  viewer.setWindow({ low: head.low, high: head.high });
+  note("An altered film: the slider beside it says how.");
 }
 
 function note(text) {

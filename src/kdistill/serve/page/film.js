@@ -105,6 +105,21 @@ export function fromUnits(film, { centre, width }) {
   return { low: middle - half, high: middle + half };
 }
 
+/** A grey picture by its address, as a film of 8 bits: {head, values}. */
+export async function greyOf(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  const width = canvas.width = image.naturalWidth, height = canvas.height = image.naturalHeight;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  const values = Uint16Array.from({ length: width * height }, (_, n) => data[4 * n]);
+  const head = { width, height, source_width: width, source_height: height, low: 0, high: 255, slope: 1, intercept: 0, is_linear: true, kind: "display", spacing_mm: null, spacing_at: null };
+  return { head, values };
+}
+
 /** A small picture of the film for the worklist. */
 export function thumbnail(film, canvas) {
   const scale = Math.min(canvas.width / film.width, canvas.height / film.height);

@@ -13,7 +13,7 @@ import { STATUS_SENTENCES } from "./words.js";
 /** Notes and checks after which nobody knows which side is which. */
 const TURNED = /mirrored|upside down|turned|lateral/;
 
-/** Draws the reading of one study at a time; `actions`: {retry, remove, commit}. */
+/** Draws the reading of one study at a time; `actions`: {retry, remove, commit, alter}. */
 export class ReadingPane {
   constructor(viewer, selection, actions) {
     Object.assign(this, { viewer, selection, actions });
@@ -58,8 +58,14 @@ export class ReadingPane {
       this.parts.top, this.parts.bars, counterfactual, this.parts.words, feedback, this.parts.against,
       quality(study.provenance, explanation), exportsOf(study, () => this.actions.remove(study)), provenance(study.provenance, explanation));
     this.paint(study, explanation);
-    if (study.sample !== null) mountCounterfactual(counterfactual, { sample: study.sample, explanation, ask, onReading: (other) => this.paint(study, other) });
+    if (!explanation.abstained) mountCounterfactual(counterfactual, { sample: study.sample, resultId: study.jobId, explanation, ask, onReading: (other, url, step) => this.alter(study, other, url, step) });
     if (this.takesFeedback) mountFeedback(feedback, { resultId: study.jobId, explanation, ask });
+  }
+
+  /** The slider has moved: its film and its reading take the place of the study's own. */
+  alter(study, other, url, { strength }) {
+    this.paint(study, other);
+    this.actions.alter(study, strength === 1 ? null : url);
   }
 
   /** The parts that depend on what the model says; another reading than the study's own is named as such. */
@@ -69,7 +75,7 @@ export class ReadingPane {
     this.selection.offer(answers ? explanation.observations : [], isOther || this.isOther);
     this.isOther = isOther;
     top.replaceChildren(...[
-      isOther ? el("p", { class: "other" }, "This is the reading of an altered film, not of the one on show.") : null,
+      isOther ? el("p", { class: "other" }, "This film has been altered (see below), and this is the reading of the altered film.") : null,
       headline(explanation), alerts(explanation), study.sample !== null && !isOther ? truthOf(study, ask) : null,
     ].filter(Boolean));
     list.replaceChildren(...(answers ? [bars(explanation, this.selection, isOther ? null : study.marks)] : []));

@@ -16,7 +16,14 @@ from kdistill.studies.phantom.config import PhantomConfig
 from kdistill.studies.phantom.plan import VARIANTS, FindingPlan, StudyPlan
 from kdistill.studies.phantom.render import render_many
 
-__all__ = ["PairPlan", "counterfactual_plans", "draw_finding_plan", "render_many", "sample_plans"]
+__all__ = [
+    "PairPlan",
+    "counterfactual_plans",
+    "draw_finding_plan",
+    "plans_of_test_study",
+    "render_many",
+    "sample_plans",
+]
 
 T = TypeVar("T", bound=str)
 
@@ -125,6 +132,19 @@ def sample_plans(config: PhantomConfig) -> dict[Split, list[StudyPlan]]:
     rate = float(np.mean([plan.shortcut for plan in plans["train"]]))
     plans["test"] = [replace(plan, shortcut=_tag_draw(config, plan) < rate) for plan in plans["test"]]
     return plans
+
+
+def plans_of_test_study(config: PhantomConfig, index: int) -> tuple[StudyPlan, StudyPlan]:
+    """One test study without drawing any other: as it is without the tag, and with it.
+
+    Which of the two stands in `sample_plans` depends on the training set's rate; its pixels tell them apart.
+
+    Args:
+        config: As for `sample_plans`.
+        index: Place of the study in the test split.
+    """
+    plan = _draw_study(config, "test", index)
+    return replace(plan, shortcut=False), replace(plan, shortcut=True)
 
 
 def _draw_study(config: PhantomConfig, split: Split, index: int) -> StudyPlan:
