@@ -10,6 +10,8 @@ from kdistill.explain.html import asset, document, table, text
 from kdistill.pipeline.data_check import SPLITS, Checked, DataCheck, Table
 from kdistill.pipeline.data_check_images import SHEET_IMAGES
 
+#: Counts that stand at the top.
+TILES: Final = ("studies", "patients", "images", "images unusable", "masks", "masks unusable")
 _MAX_ROWS: Final = 15
 _BAR_WIDTH: Final = 90
 
@@ -69,7 +71,7 @@ def _head(found: DataCheck) -> str:
         )
     tiles = "".join(
         f'<div class="tile"><strong>{found.counts[key]:,}</strong><span>{text(key)}</span></div>'
-        for key in ("studies", "patients", "images", "images unusable")
+        for key in TILES
         if key in found.counts
     )
     return (
@@ -103,11 +105,10 @@ def _split_table(found: DataCheck) -> str:
 
 
 def _left_out(found: DataCheck) -> list[tuple[str, str]]:
-    known = ("studies", "patients", "images", "images unusable")
     return [
         (text(name), f"{count:,}")
         for name, count in found.counts.items()
-        if name not in known and not name.startswith(("split ", "patients ", "view "))
+        if name not in TILES and not name.startswith(("split ", "patients ", "view "))
     ]
 
 
