@@ -22,9 +22,7 @@ from kdistill.pipeline.recipe import load_recipe, recipes_dir
 from kdistill.studies.phantom.knowledge import load_knowledge
 from kdistill.studies.quality.network import load_gate
 assert recipes_dir().is_relative_to(sys.argv[1])
-for recipe in sorted(recipes_dir().glob("*.yaml")):
-    load_recipe(recipe.stem)
-load_knowledge(), load_gate()
+load_recipe("demo"), load_knowledge(), load_gate()
 for package, name in (
     ("kdistill.explain", "page.css"), ("kdistill.explain", "page.js"), ("kdistill.pipeline", "report.css"),
     ("kdistill.pipeline", "data_check.css"), ("kdistill.serve.page", "index.html"), ("kdistill.serve.page", "app.js"),

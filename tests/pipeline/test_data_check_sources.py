@@ -55,7 +55,7 @@ def test_quality_warnings_say_which_films(phantoms, tmp_path):
         path = folder / rows[number]["image_path"]
         Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
     warnings = check_data(str(folder)).found.warnings
-    assert "2 of 6 images: upside down: studies.csv lines 3, 6. The film looks upside down." in warnings
+    assert "2 of 6 readable images: upside down: studies.csv lines 3, 6. The film looks upside down." in warnings
 
 
 def dicom_folder(folder, modality):

@@ -1,4 +1,4 @@
-"""Data workers and decoding processes change no result: a stage made without them stands when a run goes on with some."""
+"""Data workers and decoding processes change no result: a stage made without them stands when a run has some."""
 
 from __future__ import annotations
 

@@ -170,7 +170,8 @@ def duplicate_findings(facts: ImageFacts) -> DuplicateFindings:
     for words, pairs in within.items():
         more = " ..." if len(pairs) > _FEW else ""
         found.warnings.append(
-            f"{len(pairs)} pairs of images of different studies {words}: {'; '.join(pairs[:_FEW])}{more}"
+            f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of images of different studies {words}: "
+            f"{'; '.join(pairs[:_FEW])}{more}"
         )
     return found
 
@@ -218,7 +219,8 @@ def _quality_warnings(qualities: list[tuple[str, Quality]]) -> list[str]:
     """What the quality gate says, with the films of which it says it."""
     total = len(qualities)
     return [
-        f"{len(films)} of {total} images: {kind.replace('_', ' ')}: {listed(list(dict.fromkeys(films)))}. {text}"
+        f"{len(films)} of {total} readable images: {kind.replace('_', ' ')}: "
+        f"{listed(list(dict.fromkeys(films)))}. {text}"
         for kind, text, films in raised_checks(qualities)
     ]
 
