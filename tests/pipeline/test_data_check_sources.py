@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import tarfile
 import typing
@@ -55,7 +56,11 @@ def test_quality_warnings_say_which_films(phantoms, tmp_path):
         path = folder / rows[number]["image_path"]
         Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
     warnings = check_data(str(folder)).found.warnings
-    assert "2 of 6 readable images: upside down: studies.csv lines 3, 6. The film looks upside down." in warnings
+    said = "2 of 6 readable images: upside down. The film looks upside down. Seen in studies.csv lines 3, 6"
+    assert said in warnings
+    Image.open(folder / rows[0]["image_path"]).rotate(180).save(folder / rows[0]["image_path"])
+    loose = [text for text in check_data(str(folder / "images"), kind="images").found.warnings if "upside" in text]
+    assert len(loose) == 1 and re.search(r"Seen in files \d+, \d+, \d+$", loose[0])
 
 
 def dicom_folder(folder, modality):

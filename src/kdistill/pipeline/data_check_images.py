@@ -219,8 +219,8 @@ def _quality_warnings(qualities: list[tuple[str, Quality]]) -> list[str]:
     """What the quality gate says, with the films of which it says it."""
     total = len(qualities)
     return [
-        f"{len(films)} of {total} readable images: {kind.replace('_', ' ')}: "
-        f"{listed(list(dict.fromkeys(films)))}. {text}"
+        f"{len(films)} of {total} readable images: {kind.replace('_', ' ')}. {text} "
+        f"Seen in {listed(list(dict.fromkeys(films)))}"
         for kind, text, films in raised_checks(qualities)
     ]
 

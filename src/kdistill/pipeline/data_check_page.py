@@ -195,7 +195,7 @@ def _cross_table(head: str, data: Table) -> str:
     rest = order[_MAX_ROWS:]
     if rest:
         more = (f"{sum(data[split].get(value, 0) for value in rest):,}" for split in splits)
-        rows.append((f"{len(rest)} others", *more))
+        rows.append((f"{len(rest)} other values", *more))
     return table((head, *splits), rows)
 
 
@@ -211,9 +211,11 @@ def _contact_sheet(sheet: dict[str, tuple[str, ...]]) -> str:
             parts.append(f'<h3>{text(split)}</h3><div class="contact">{pictures}</div>')
     if not parts:
         return ""
+    what = f"Up to {SHEET_IMAGES} studies of each split, the first image of each"
+    if "all" in sheet:
+        what = f"Up to {SHEET_IMAGES} images"
     hint = (
-        f'<p class="hint">Up to {SHEET_IMAGES} studies of each split, drawn with a fixed seed, in the order of the '
-        "table; the first image of each, as the student would see it. Look for lateral views, inverted films, text, "
-        "and splits that look different.</p>"
+        f'<p class="hint">{what}, drawn with a fixed seed, in their order, as the student would see them. '
+        "Look for lateral views, inverted films, text, and splits that look different.</p>"
     )
     return hint + "".join(parts)
