@@ -45,6 +45,10 @@ def recipe(tmp_path):
         ("nam: x", "did you mean 'name'"),
         ("model: {kind: small, learning_rat: 1}", "did you mean 'learning_rate'"),
         ("model: {kind: large, layers: 1}", "did you mean 'num_layers'"),
+        # A key of the other member of the union is no advice.
+        ("model: {kind: large, learning_rat: 1}", "known keys: kind, num_layers"),
+        ("model: {kind: larg}", "model: there is no kind 'larg'; did you mean 'large'? One of small, large"),
+        ("model: {num_layers: 2}", "model: has no kind; one of small, large"),
         ("items: [{learningrate: 1}]", "did you mean 'learning_rate'"),
         ("zzzz: 1", "known keys: items, model, name"),
         ("model: {kind: small, learning_rate: fast}", "learning_rate"),

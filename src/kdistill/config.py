@@ -128,32 +128,66 @@ def validate(model: type[M], data: Mapping[str, Any], *, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(model, item) for item in error.errors()[:20]]
+        found = error.errors()
+        # A list whose members are wrong is called too short as well: that would send a reader the wrong way.
+        said = [item for item in found if item["type"] != "too_short" or not _has_inner(found, item["loc"])]
+        problems = [_explain(model, item) for item in said[:20]]
         raise ConfigError("; ".join(problems), where=where) from error
+
+
+def _has_inner(found: Sequence[Mapping[str, Any]], location: tuple[str | int, ...]) -> bool:
+    return any(len(item["loc"]) > len(location) and item["loc"][: len(location)] == location for item in found)
 
 
 def _explain(model: type[ConfigModel], item: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"{key}: {item['msg']}" if key else str(item["msg"])
-    known = sorted(_known_keys(model, item["loc"][:-1]))
-    near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-    return f"{key}: unknown key; {hint}"
+    match item["type"]:
+        case "extra_forbidden":
+            known = sorted({name for found in _models_at(model, item["loc"][:-1]) for name in found.model_fields})
+            return f"{key}: unknown key; {_nearest(str(item['loc'][-1]), known) or 'known keys: ' + ', '.join(known)}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _explain_tag(model, item, key)
+        case _:
+            return f"{key}: {item['msg']}" if key else str(item["msg"])
 
 
-def _known_keys(model: type[ConfigModel], location: Sequence[str | int]) -> set[str]:
-    """The keys that may stand at `location`, through unions (whose tags appear in it), tuples and mappings."""
-    candidates: list[Any] = [model]
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _explain_tag(model: type[ConfigModel], item: Mapping[str, Any], key: str) -> str:
+    """A `kind` that does not exist, or none at all, with all that do."""
+    name, tag = str(item["ctx"]["discriminator"]).strip("'"), item["ctx"].get("tag")
+    tags = [tag for found in _models_at(model, item["loc"]) for tag in _tags(found, name)]
+    if tag is None:
+        return f"{key}: has no {name}; one of {', '.join(tags)}"
+    return f"{key}: there is no {name} {tag!r}; {_nearest(tag, tags)} One of {', '.join(tags)}".replace("  ", " ")
+
+
+def _models_at(model: type[ConfigModel], location: Sequence[str | int]) -> list[type[BaseModel]]:
+    """The models that may stand at `location`, through unions (whose tags appear in it), tuples and mappings."""
+    candidates: list[type[BaseModel]] = [model]
     for part in location:
-        following: list[Any] = []
+        tagged = [found for found in candidates if any(part in _tags(found, name) for name in found.model_fields)]
+        if len(candidates) > 1 and tagged:
+            candidates = tagged  # the union's member that the data chose
+            continue
+        following: list[type[BaseModel]] = []
         for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel) and part in candidate.model_fields:
-                following += _alternatives(candidate.model_fields[str(part)].annotation)
-            elif isinstance(candidate, type):
-                following.append(candidate)  # a union tag or an index: stays at the same model
+            if part in candidate.model_fields:
+                found = _alternatives(candidate.model_fields[str(part)].annotation)
+                following += [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
+            else:
+                following.append(candidate)  # an index, or the tag of a union of one: stays at the same model
         candidates = following
-    return {key for c in candidates if isinstance(c, type) and issubclass(c, BaseModel) for key in c.model_fields}
+    return candidates
+
+
+def _tags(model: type[BaseModel], name: str) -> tuple[Any, ...]:
+    """The values by which a union knows this member: those of a `Literal` field."""
+    field = model.model_fields.get(name)
+    return typing.get_args(field.annotation) if field and typing.get_origin(field.annotation) is typing.Literal else ()
 
 
 def _alternatives(annotation: Any) -> list[Any]:

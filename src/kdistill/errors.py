@@ -43,6 +43,10 @@ class PolicyError(KDistillError):
     exit_code = 3
 
 
+class LeakageError(PolicyError):
+    """A patient, a study or its pixels stand in two splits."""
+
+
 class EnvironmentFault(KDistillError):
     """The machine is in the way: disk, lock, missing optional dependency."""
 

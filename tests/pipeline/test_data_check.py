@@ -92,7 +92,7 @@ def test_the_same_film_is_a_leak_across_splits_and_a_warning_within(folder):
     )
     assert "studies show the same film in two exports: studies.csv line 3 and studies.csv line 4" in texts(found)
     assert (
-        "1 pairs of images of different studies have equal pixels: studies.csv line 2 and studies.csv line 7"
+        "1 pair of images of different studies have equal pixels: studies.csv line 2 and studies.csv line 7"
         in texts(found)
     )
 
@@ -229,7 +229,7 @@ def test_images_without_a_table(folder, tmp_path):
     path = folder([row(n) for n in range(3)], {2: other_export(film(0))})
     found = check_data(path, kind="images").found
     assert found.counts == {"images": 3, "images unusable": 0}
-    assert "1 pairs of images of different studies show the same film" in texts(found)
+    assert "1 pair of images of different studies show the same film" in texts(found)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images"):
         check_data(str(tmp_path / "empty"), kind="images")

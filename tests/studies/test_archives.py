@@ -265,6 +265,17 @@ def test_damage_at_any_place_is_one_error(kind, tmp_path):
             extract(path, folder, SMALL)
 
 
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_stream_cut_or_damaged_behind_the_last_file_is_noticed(mode, tmp_path):
+    """All files came out, but their checksum stands behind them."""
+    data = tarred(tmp_path / "whole", [("a.png", random.Random(1).randbytes(20_000))], mode).read_bytes()
+    for number, bad in enumerate([data[:-6], data[:-6] + bytes(6)]):
+        (folder := tmp_path / f"t{number}").mkdir()
+        (path := tmp_path / f"bad{number}").write_bytes(bad)
+        with pytest.raises(InputError, match="damaged"):
+            extract(path, folder, SMALL)
+
+
 def test_encrypted_and_unknown_files_say_what_to_do(tmp_path, target):
     path = zipped(tmp_path / "e.zip", [("a", b"x" * 100)])
     data = bytearray(path.read_bytes())

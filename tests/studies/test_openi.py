@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import shutil
 import tarfile
 import time
 
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdistill.errors import InputError
+from kdistill.errors import InputError, PolicyError
 from kdistill.observations import INDEX
+from kdistill.pipeline.data_check import check_data
 from kdistill.studies import store
 from kdistill.studies.config import OpeniStudies
 from kdistill.studies.sources.openi import film_key, read_openi
@@ -231,24 +233,40 @@ def link(name, target):
     return info
 
 
-def test_links_slips_and_large_files_of_an_archive_do_no_harm(tmp_path):
+GOOD = xml("1", "Clear lungs.", "Normal.", (), ())
+
+
+def test_what_is_no_report_is_passed_over_and_a_large_file_left_out(tmp_path):
     path = tmp_path / "a.tgz"
-    good = xml("1", "Clear lungs.", "Normal.", (), ())
-    members = [
-        ("../../slip.xml", good),
-        ("x.xml", link("x.xml", "/etc/passwd")),
-        ("readme.txt", b"hello"),
-        ("big.xml", b"<a>" + b" " * 1_000_001),
-        ("2.xml", good),
-    ]
+    members = [("readme.txt", b"hello"), ("big.xml", b"<a>" + b" " * 3_000_000), ("x/2.xml", GOOD), ("._2.xml", b"x")]
     tar(path, members)
-    found = list(iter_reports(path, 256))
-    assert [r for r in found if isinstance(r, LeftOut)] == [
-        LeftOut("x.xml", "not_a_plain_file"),
-        LeftOut("big.xml", "too_large"),
-    ]
-    assert len(found) == 4 and sorted(p.name for p in tmp_path.iterdir()) == ["a.tgz"]
-    assert not (tmp_path.parent / "slip.xml").exists()
+    big, report = iter_reports(path, 256)
+    assert big == LeftOut("big.xml", "too_large") and report.findings == "Clear lungs."
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tgz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "words"),
+    [
+        ("../../slip.xml", GOOD, "leads out"),
+        ("x.xml", link("x.xml", "/etc/passwd"), "link"),
+        ("1.xml", GOOD, "a name twice"),
+        ("a\x1b[31m.xml", GOOD, "control characters"),
+        ("/".join("abcdefghijklmnopqrstuvwxyz") + ".xml", GOOD, "deep"),
+    ],
+)
+def test_an_unsafe_archive_of_reports_is_refused_as_any_other(tmp_path, name, member, words):
+    tar(path := tmp_path / "a.tgz", [("1.xml", GOOD), (name, member)])
+    with pytest.raises(PolicyError, match=words):
+        list(iter_reports(path, 256))
+
+
+def test_an_unsafe_archive_is_no_leak_to_data_check(xml_folder):
+    """It is refused with its own words: nothing was found out about splits."""
+    shutil.rmtree(xml_folder / "ecgen-radiology")
+    tar(xml_folder / "NLMCXR_reports.tgz", [("../1.xml", GOOD)])
+    with pytest.raises(PolicyError, match="leads out"):
+        check_data(str(xml_folder), kind="openi")
 
 
 def test_what_an_archive_unpacks_to_is_counted(tmp_path):
@@ -256,7 +274,7 @@ def test_what_an_archive_unpacks_to_is_counted(tmp_path):
     tar(path, [(f"{n}.txt", bytes(900_000)) for n in range(40)])  # 36 MB from 36 kB
     assert path.stat().st_size < 200_000
     start = time.perf_counter()
-    with pytest.raises(InputError, match="unpacks to more than 10 MB"):
+    with pytest.raises(PolicyError, match=r"more than 10,000,000 bytes(.|\n)*raise max_archive_mb"):
         list(iter_reports(path, 10))
     assert time.perf_counter() - start < 30
 
@@ -266,7 +284,7 @@ def test_a_damaged_archive_is_named(tmp_path, cut):
     path = tmp_path / "NLMCXR_reports.tgz"
     tar(path, [(f"{n}.xml", xml(n, *REPORTS["1"])) for n in range(50)])
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(InputError, match=r"NLMCXR_reports.tgz.*\n.*Download the archive again"):
+    with pytest.raises(InputError, match=r"NLMCXR_reports.tgz.*\n.*(download it again|Give a .zip or a .tar.gz)"):
         list(iter_reports(path, 256))
 
 

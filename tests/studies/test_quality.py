@@ -25,7 +25,7 @@ from kdistill.studies.quality.assess import MIN_SIDE_PX, Quality, assess
 from kdistill.studies.quality.features import NUM_FEATURES, content, features
 from kdistill.studies.quality.lettering import count_letters
 from kdistill.studies.quality.network import CARD, WEIGHTS, load_gate
-from kdistill.studies.quality.summary import quality_warnings
+from kdistill.studies.quality.summary import Raised, raised_checks
 
 SIZE = 128
 
@@ -208,7 +208,12 @@ def test_most_real_films_pass_and_turned_ones_do_not(shared_data: Path) -> None:
         assert sum(assess(np.rot90(film, turns)).is_usable for film in films[::2]) <= 1
 
 
-def test_a_data_sets_checks_are_counted(phantoms: list[np.ndarray]) -> None:
-    found = [assess(film) for film in (*phantoms, np.rot90(phantoms[0], 2), np.rot90(phantoms[1], 2))]
-    assert quality_warnings(found) == [f"2 of {len(found)} images: upside_down. The film looks upside down."]
-    assert quality_warnings([]) == []
+def test_a_data_sets_checks_are_gathered_with_their_films(phantoms: list[np.ndarray]) -> None:
+    films = [*phantoms, np.rot90(phantoms[0], 2), np.rot90(phantoms[1]), np.rot90(phantoms[1], 2)]
+    found = raised_checks((f"film {number}", assess(film)) for number, film in enumerate(films))
+    first, turned = len(phantoms), len(phantoms) + 1
+    assert found == [
+        Raised("upside_down", "The film looks upside down.", (f"film {first}", f"film {first + 2}")),
+        Raised("turned_left", "The film looks turned by 90 degrees to the left (anticlockwise).", (f"film {turned}",)),
+    ]
+    assert raised_checks([]) == []

@@ -14,6 +14,11 @@ from kdistill.cli.terminal import TerminalWatcher, clean, emit_json
 if TYPE_CHECKING:
     from kdistill.pipeline.data_check import Checked
 
+#: Written down, so that help loads no configuration; a test compares it with what a recipe may say.
+KINDS = (
+    "folder, nih_cxr14, covid_notes, chexpert, chexpert_plus, brax, openi, padchest, vindr_cxr, mimic_cxr_jpg, "
+    "mimic_cxr; or images (image files without a table)"
+)
 app = typer.Typer(help="Look at a data set before it is trained on.", no_args_is_help=True)
 phantom_app = typer.Typer(help="The synthetic chest X-ray world with known causes.", no_args_is_help=True)
 
@@ -25,9 +30,7 @@ def check(
     ),
     as_json: bool = JsonOption,
     html: Path | None = typer.Option(None, "--html", help="Also write a page with tables and a sample of the images."),
-    kind: str = typer.Option(
-        "folder", "--kind", help="Layout of a folder or archive (docs/data.md); `images`: image files without a table."
-    ),
+    kind: str = typer.Option("folder", "--kind", help=f"Layout of a folder or archive (docs/data.md): one of {KINDS}."),
     images: bool = typer.Option(True, "--images/--no-images", help="Read every image, or only the tables (seconds)."),
 ) -> None:
     """Check studies, images, labels, reports and splits; every problem at once."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from kdistill.config import parse_yaml
-from kdistill.errors import InputError, PolicyError
+from kdistill.config import ConfigModel, parse_yaml, validate
+from kdistill.errors import InputError, LeakageError
 from kdistill.pipeline.data_check_images import ImageFacts, duplicate_findings, image_warnings, read_images
 from kdistill.pipeline.data_check_labels import Totals, label_warnings, shift_warnings, totals
+from kdistill.pipeline.data_check_masks import MaskFacts, mask_warnings, read_masks
 from kdistill.pipeline.data_check_places import lines_of_shared_patients, places_of
 from kdistill.pipeline.data_check_reports import report_lengths, report_warnings
 from kdistill.pipeline.recipe import load_recipe
 from kdistill.records import Record
-from kdistill.studies.config import FileSource, FolderStudies, StudiesConfig
+from kdistill.studies.config import FileSource, FolderStudies, OpeniStudies, StudiesConfig, VinDrCxrStudies
 from kdistill.studies.layouts import looks_like, loose_images
-from kdistill.studies.sources.common import SourceStudy, SourceTable
+from kdistill.studies.sources.common import SourceStudy, SourceTable, refuse_empty
 from kdistill.studies.sources.read import read_source
 
 SPLITS: Final = ("train", "validate", "test")
@@ -52,6 +53,14 @@ class DataCheck(Record):
         shown += [f"warning: {text}" for text in self.warnings]
         shown += [f"unusable: {name}: {reason}" for name, reason in self.unusable.items()]
         return [f"data: {self.source}", *shown, *[f"LEAK: {text}" for text in self.leaks]]
+
+
+class _OneSource(ConfigModel):
+    source: FileSource
+
+
+class _OnlyStudies(ConfigModel):
+    studies: StudiesConfig
 
 
 class Checked(Record):
@@ -87,17 +96,7 @@ def check_data(
 
 
 def _source(kind: str, path: str) -> FileSource:
-    adapter: TypeAdapter[FileSource] = TypeAdapter(FileSource)
-    return _valid(adapter, {"kind": kind, "path": path}, "--kind")
-
-
-def _valid(adapter: TypeAdapter[Any], data: object, where: str) -> Any:
-    try:
-        return adapter.validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{key}: {first['msg']}", where=where, remedy="Kinds and keys are in docs/data.md.") from error
+    return validate(_OneSource, {"source": {"kind": kind, "path": path}}, where="--kind").source
 
 
 def _sources_of_recipe(source: str) -> list[FileSource]:
@@ -121,8 +120,7 @@ def _studies_section(source: str) -> StudiesConfig:
     if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
         data = parse_yaml(path.read_text(encoding="utf-8", errors="replace"), where=path.name)
         if isinstance(data, dict) and list(data) == ["studies"]:
-            adapter: TypeAdapter[StudiesConfig] = TypeAdapter(StudiesConfig)
-            return _valid(adapter, data["studies"], path.name)
+            return validate(_OnlyStudies, data, where=path.name).studies
     return load_recipe(source).studies
 
 
@@ -131,21 +129,24 @@ def _check(name: str, sources: list[FileSource], images: bool, on_progress: OnPr
     for source in sources:
         try:
             tables.append(read_source(source))
-        except PolicyError as error:
+        except LeakageError as error:
             return Checked(found=_shared_patients_only(name, source, error))
+        refuse_empty(tables[-1], source.path)
     items = [item for table in tables for item in table.studies]
     places = places_of(list(zip(sources, tables, strict=True)))
-    chest = all(source.require_chest for source in sources)
+    chest = [source.require_chest for source, table in zip(sources, tables, strict=True) for _ in table.studies]
     facts = read_images(items, places, on_progress, require_chest=chest) if images else ImageFacts()
+    masks = read_masks(items, places) if images else MaskFacts()
     labels = totals([item.study for item in items])
     near = duplicate_findings(facts)
     smallest = max((source.size_px for source in sources), default=0)
     stops = [_stop_warning(facts, source, table) for source, table in zip(sources, tables, strict=True)]
     found = DataCheck(
         source=name,
-        counts=_counts(tables, items, facts),
+        counts=_counts(tables, items, facts) | masks.counts,
         leaks=_at_most([*_patient_leaks(items, places), *near.leaks]),
         warnings=(
+            *_unnamed_patients(sources),
             *_twice_warnings(items),
             *_split_warnings(items),
             *report_warnings(items, places),
@@ -153,6 +154,7 @@ def _check(name: str, sources: list[FileSource], images: bool, on_progress: OnPr
             *shift_warnings(labels),
             *near.warnings,
             *image_warnings(facts, smallest),
+            *mask_warnings(masks),
             *(text for text in stops if text),
         ),
         unusable=dict(list(facts.unusable.items())[:MAX_SHOWN]),
@@ -163,6 +165,24 @@ def _check(name: str, sources: list[FileSource], images: bool, on_progress: OnPr
         reports=report_lengths(items),
     )
     return Checked(found=found, sheet=facts.sheet)
+
+
+def _unnamed_patients(sources: list[FileSource]) -> list[str]:
+    """Data sets that do not say who is who: that no patient stands in two splits is then not known."""
+    found = []
+    for source in sources:
+        match source:
+            case OpeniStudies():
+                what = "report"
+            case VinDrCxrStudies():
+                what = "image"
+            case _:
+                continue
+        found.append(
+            f"{source.kind} names no patients: every {what} is taken for a patient of its own, so one patient in two "
+            "splits cannot be seen"
+        )
+    return found
 
 
 def _twice_warnings(items: list[SourceStudy]) -> list[str]:
@@ -222,7 +242,7 @@ def _at_most(leaks: list[str]) -> tuple[str, ...]:
     return (*leaks[:MAX_SHOWN], *([f"and {more} more"] if more > 0 else []))
 
 
-def _shared_patients_only(name: str, source: FileSource, error: PolicyError) -> DataCheck:
+def _shared_patients_only(name: str, source: FileSource, error: LeakageError) -> DataCheck:
     """A table that is refused for its splits is not read further: the images can wait until it is mended."""
     lines = lines_of_shared_patients(Path(source.path)) if isinstance(source, FolderStudies) else []
     return DataCheck(

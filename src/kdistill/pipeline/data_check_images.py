@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,7 +21,7 @@ from kdistill.studies.decoding import Decoded, DecoderPool
 from kdistill.studies.images import to_square
 from kdistill.studies.near_duplicates import SIDE_PX, fingerprint, near_pairs
 from kdistill.studies.quality.assess import Quality, assess
-from kdistill.studies.quality.summary import quality_warnings
+from kdistill.studies.quality.summary import raised_checks
 from kdistill.studies.sources.common import SourceStudy
 
 #: Images of each split on the page, drawn with a fixed seed, and their side.
@@ -53,7 +54,7 @@ class ImageFacts:
     sizes: list[tuple[str, str]] = field(default_factory=list)
     formats: list[tuple[str, str]] = field(default_factory=list)
     shapes: list[tuple[int, int]] = field(default_factory=list)
-    qualities: list[Quality] = field(default_factory=list)
+    qualities: list[tuple[str, Quality]] = field(default_factory=list)
     sheet: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -69,7 +70,7 @@ def read_images(
     places: dict[str, str],
     on_progress: Callable[[int, int], None] | None = None,
     *,
-    require_chest: bool = True,
+    require_chest: Sequence[bool] | None = None,
 ) -> ImageFacts:
     """Read every image of every study, in order; memory is 4 kB an image.
 
@@ -77,7 +78,7 @@ def read_images(
         items: The studies.
         places: Image path -> where it stands in its table.
         on_progress: Called with (done, total).
-        require_chest: As the source's own setting.
+        require_chest: For each study its source's own setting; all True where nothing is said.
     """
     facts = ImageFacts()
     total = sum(len(item.images) for item in items)
@@ -85,24 +86,30 @@ def read_images(
     on_sheet = _sample(items)
     pictures: dict[str, list[str]] = {}
     listed_images = [(number, item, image) for number, item in enumerate(items) for image in item.images]
-    with DecoderPool(_PROCESSES, require_chest=require_chest) as pool:
-        decoded = pool.map(image.path for _, _, image in listed_images)
-        for (number, item, image), found in zip(listed_images, decoded, strict=True):
-            facts.count += 1
-            place = places[str(image.path)]
-            if on_progress:
-                on_progress(facts.count, total)
-            if isinstance(found, InputError):
-                _reject(facts, image.path, place, found)
-                continue
-            prints[len(facts.seen)] = fingerprint(found.pixels)
-            facts.qualities.append(assess(found.pixels))
-            _note(facts, item.study, image.path, place, found)
-            if number in on_sheet and image is item.images[0]:
-                pictures.setdefault(item.study.split, []).append(png_uri(to_square(found.pixels, _SHEET_PX)))
+    decoded = _decoded([(image.path, not require_chest or require_chest[number]) for number, _, image in listed_images])
+    for (number, item, image), found in zip(listed_images, decoded, strict=True):
+        facts.count += 1
+        place = places[str(image.path)]
+        if on_progress:
+            on_progress(facts.count, total)
+        if isinstance(found, InputError):
+            _reject(facts, image.path, place, found)
+            continue
+        prints[len(facts.seen)] = fingerprint(found.pixels)
+        facts.qualities.append((place, assess(found.pixels)))
+        _note(facts, item.study, image.path, place, found)
+        if number in on_sheet and image is item.images[0]:
+            pictures.setdefault(item.study.split, []).append(png_uri(to_square(found.pixels, _SHEET_PX)))
     facts.prints = prints[: len(facts.seen)]
     facts.sheet = {split: tuple(found) for split, found in pictures.items()}
     return facts
+
+
+def _decoded(files: Sequence[tuple[Path, bool]]) -> Iterator[Decoded | InputError]:
+    """Each file in order; neighbours with the same setting share their children."""
+    for chest, group in groupby(files, key=lambda file: file[1]):
+        with DecoderPool(_PROCESSES, require_chest=chest) as pool:
+            yield from pool.map(path for path, _ in group)
 
 
 def _sample(items: list[SourceStudy]) -> set[int]:
@@ -163,7 +170,8 @@ def duplicate_findings(facts: ImageFacts) -> DuplicateFindings:
     for words, pairs in within.items():
         more = " ..." if len(pairs) > _FEW else ""
         found.warnings.append(
-            f"{len(pairs)} pairs of images of different studies {words}: {'; '.join(pairs[:_FEW])}{more}"
+            f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of images of different studies {words}: "
+            f"{'; '.join(pairs[:_FEW])}{more}"
         )
     return found
 
@@ -204,7 +212,17 @@ def image_warnings(facts: ImageFacts, size_px: int) -> list[str]:
     small = sum(min(shape) < size_px for shape in facts.shapes)
     if small:
         found.append(f"{small} of {len(facts.shapes)} images have a side below the {size_px} pixels of the student")
-    return [*found, *quality_warnings(facts.qualities), *_format_shift(facts)]
+    return [*found, *_quality_warnings(facts.qualities), *_format_shift(facts)]
+
+
+def _quality_warnings(qualities: list[tuple[str, Quality]]) -> list[str]:
+    """What the quality gate says, with the films of which it says it."""
+    total = len(qualities)
+    return [
+        f"{len(films)} of {total} readable images: {kind.replace('_', ' ')}. {text} "
+        f"Seen in {listed(list(dict.fromkeys(films)))}"
+        for kind, text, films in raised_checks(qualities)
+    ]
 
 
 def _format_shift(facts: ImageFacts) -> list[str]:

@@ -10,6 +10,8 @@ from kdistill.explain.html import asset, document, table, text
 from kdistill.pipeline.data_check import SPLITS, Checked, DataCheck, Table
 from kdistill.pipeline.data_check_images import SHEET_IMAGES
 
+#: Counts that stand at the top.
+TILES: Final = ("studies", "patients", "images", "images unusable", "masks", "masks unusable")
 _MAX_ROWS: Final = 15
 _BAR_WIDTH: Final = 90
 
@@ -31,8 +33,9 @@ def render_page(checked: Checked) -> str:
     """The whole document."""
     found = checked.found
     sections = (
-        ("leaks", "Leaks", _sentences(found.leaks, "leak") or '<p class="hint">None was found.</p>'),
+        ("leaks", "Leaks", _sentences(found.leaks, "leak") or f'<p class="hint">{_no_leak(found)}</p>'),
         ("warnings", "Warnings", _sentences(found.warnings, "warning") or '<p class="hint">None.</p>'),
+        ("unusable", "Images that cannot be used", _unusable_table(found)),
         ("splits", "Splits", _split_table(found)),
         ("labels", "Labels of the data set", _label_table(found)),
         ("reports", "Reports", _report_table(found)),
@@ -54,6 +57,15 @@ def render_page(checked: Checked) -> str:
     return document(title=f"kdistill: data check of {_name(found)}", style=style, script="", body=page)
 
 
+def _has_table(found: DataCheck) -> bool:
+    """False for image files without any table: of splits and labels nothing is known then."""
+    return "studies" in found.counts
+
+
+def _no_leak(found: DataCheck) -> str:
+    return "None was found." if _has_table(found) else "Without a table nothing is known of patients and splits."
+
+
 def _name(found: DataCheck) -> str:
     return Path(found.source).name
 
@@ -65,11 +77,12 @@ def _head(found: DataCheck) -> str:
         )
     else:
         verdict = (
-            f'<p class="headline">No leak between splits was found. {_number(len(found.warnings), "warning")}.</p>'
+            f'<p class="headline">{"No leak between splits was found" if _has_table(found) else "Images only"}. '
+            f"{_number(len(found.warnings), 'warning')}.</p>"
         )
     tiles = "".join(
         f'<div class="tile"><strong>{found.counts[key]:,}</strong><span>{text(key)}</span></div>'
-        for key in ("studies", "patients", "images", "images unusable")
+        for key in TILES
         if key in found.counts
     )
     return (
@@ -85,6 +98,15 @@ def _number(count: int, word: str) -> str:
 def _sentences(sentences: Sequence[str], kind: str) -> str:
     items = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences)
     return f'<ul class="found {kind}">{items}</ul>' if items else ""
+
+
+def _unusable_table(found: DataCheck) -> str:
+    if not found.unusable:
+        return ""
+    rest = found.counts.get("images unusable", 0) - len(found.unusable)
+    more = f'<p class="hint">And {rest:,} more.</p>' if rest > 0 else ""
+    rows = [(text(place), text(reason)) for place, reason in found.unusable.items()]
+    return f'<div class="wordy">{table(("Where", "Why"), rows)}</div>{more}'
 
 
 def _split_table(found: DataCheck) -> str:
@@ -103,15 +125,16 @@ def _split_table(found: DataCheck) -> str:
 
 
 def _left_out(found: DataCheck) -> list[tuple[str, str]]:
-    known = ("studies", "patients", "images", "images unusable")
     return [
         (text(name), f"{count:,}")
         for name, count in found.counts.items()
-        if name not in known and not name.startswith(("split ", "patients ", "view "))
+        if name not in TILES and not name.startswith(("split ", "patients ", "view "))
     ]
 
 
 def _label_table(found: DataCheck) -> str:
+    if not _has_table(found):
+        return ""
     if not found.totals:
         return '<p class="hint">The data set has no label columns; labels are read from the reports.</p>'
     splits = list(found.totals)
@@ -125,12 +148,13 @@ def _label_table(found: DataCheck) -> str:
             share = counts["1"] / max(sum(counts.values()), 1)
             cells.append(f'{_bar(share)} <span class="ci">{numbers}</span>')
         rows.append((text(name), *cells))
-    header = ["Observation", *splits]
+    labelled = (max(sum(counts.values()) for counts in found.totals[split].values()) for split in splits)
+    header = ["Observation", *(f"{split}, {n:,} labelled studies" for split, n in zip(splits, labelled, strict=True))]
     hint = (
         '<p class="hint">The bar is the share of label 1 among labelled studies; counts are 1 (stated) / 0 (denied) / '
         "−1 (uncertain) / empty (not mentioned).</p>"
     )
-    return hint + table(header, rows)
+    return f'{hint}<div class="wordy">{table(header, rows)}</div>'
 
 
 def _bar(share: float) -> str:
@@ -151,15 +175,15 @@ def _report_table(found: DataCheck) -> str:
 
 def _image_tables(found: DataCheck) -> str:
     parts = [
-        ("Views, studies", found.views),
-        ("File formats, images", found.formats),
-        ("Sizes in pixels, images", found.sizes),
+        ("Number of studies by view", "View", found.views),
+        ("Number of images by file format", "Format, bit depth", found.formats),
+        ("Number of images by size", "Width x height, pixels", found.sizes),
     ]
-    blocks = "".join(f"<div><h3>{title}</h3>{_cross_table(data)}</div>" for title, data in parts if data)
+    blocks = "".join(f"<div><h3>{title}</h3>{_cross_table(head, data)}</div>" for title, head, data in parts if data)
     return f'<div class="side-by-side">{blocks}</div>' if blocks else ""
 
 
-def _cross_table(data: Table) -> str:
+def _cross_table(head: str, data: Table) -> str:
     """Values in rows, splits in columns; the rarest values are summed."""
     splits = list(data)
     sums: dict[str, int] = {}
@@ -171,8 +195,8 @@ def _cross_table(data: Table) -> str:
     rest = order[_MAX_ROWS:]
     if rest:
         more = (f"{sum(data[split].get(value, 0) for value in rest):,}" for split in splits)
-        rows.append((f"{len(rest)} others", *more))
-    return table(("", *splits), rows)
+        rows.append((f"{len(rest)} other values", *more))
+    return table((head, *splits), rows)
 
 
 def _contact_sheet(sheet: dict[str, tuple[str, ...]]) -> str:
@@ -181,13 +205,17 @@ def _contact_sheet(sheet: dict[str, tuple[str, ...]]) -> str:
         images = sheet.get(split, ())
         if images:
             pictures = "".join(
-                f'<img src="{uri}" alt="an image of split {text(split)}" loading="lazy">' for uri in images
+                f'<img src="{uri}" alt="{text(split)}, image {number} of {len(images)}">'
+                for number, uri in enumerate(images, start=1)
             )
             parts.append(f'<h3>{text(split)}</h3><div class="contact">{pictures}</div>')
     if not parts:
         return ""
+    what = f"Up to {SHEET_IMAGES} studies of each split, the first image of each"
+    if "all" in sheet:
+        what = f"Up to {SHEET_IMAGES} images"
     hint = (
-        f'<p class="hint">Up to {SHEET_IMAGES} studies of each split, drawn with a fixed seed; the first image each, '
-        "as the student would see it. Look for lateral views, inverted films, text, and splits that look different.</p>"
+        f'<p class="hint">{what}, drawn with a fixed seed, in their order, as the student would see them. '
+        "Look for lateral views, inverted films, text, and splits that look different.</p>"
     )
     return hint + "".join(parts)

@@ -65,11 +65,11 @@ def lines_of_shared_patients(folder: Path) -> list[str]:
 
 
 def listed(places: Sequence[str]) -> str:
-    """Places as text: "studies.csv lines 3, 5 and 40 more" (the first 50)."""
+    """Places as text: "studies.csv lines 3, 5 and 40 more", "files 3, 5" (the first 50)."""
     shown = list(places[:_MAX_PLACES])
-    heads = {place.rpartition(" line ")[0] if " line " in place else None for place in shown}
-    if len(heads) == 1 and None not in heads and len(shown) > 1:
-        text = f"{heads.pop()} lines " + ", ".join(place.rpartition(" ")[2] for place in shown)
+    heads = {place.rpartition(" ")[0] for place in shown}
+    if len(shown) > 1 and len(heads) == 1 and (head := heads.pop()).endswith(("line", "file")):
+        text = f"{head}s " + ", ".join(place.rpartition(" ")[2] for place in shown)
     else:
         text = ", ".join(shown)
     more = len(places) - len(shown)

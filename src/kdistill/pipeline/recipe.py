@@ -27,6 +27,12 @@ class Recipe(ConfigModel):
     processes: int = Field(
         default=1, ge=1, le=64, description="Students trained at the same time, each in its own process."
     )
+    decode_processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Processes that decode or render the images of the studies stage; not said: as many as processes.",
+    )
     threads: int = Field(
         default=1,
         ge=1,

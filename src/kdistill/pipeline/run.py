@@ -166,14 +166,15 @@ def _empty(run_dir: Path) -> None:
 
 
 def _refuse_other_recipe(recipe: Recipe, saved: Path) -> None:
-    """A resumed run must not mix two recipes. `processes` and `data_workers` may differ: they change no result.
+    """A resumed run must not mix two recipes. Numbers of processes and workers may differ: they change no result.
 
     Arms and seeds may be added: no student depends on which others there are. A setting that did not exist when the
     run was made has its default: a saved recipe holds every other one.
     """
     old = json.loads(load_recipe(str(saved)).model_dump_json())
     new = json.loads(recipe.model_dump_json())
-    changed = sorted(set(_differences(old, new)) - {"processes", "distillation.data_workers"} - _extended(old, new))
+    free = {"processes", "decode_processes", "distillation.data_workers"}
+    changed = sorted(set(_differences(old, new)) - free - _extended(old, new))
     if changed:
         raise PolicyError(
             f"the run was made from another recipe; different: {', '.join(changed[:20])}",

@@ -82,7 +82,8 @@ def _studies(recipe: Recipe, run: RunFolder) -> Stage:
     def build(stage: StageWriter, on_progress: OnProgress) -> None:
         from kdistill.studies.stage import build_studies
 
-        build_studies(stage, recipe.studies, processes=recipe.processes, on_progress=on_progress)
+        processes = recipe.decode_processes or recipe.processes
+        build_studies(stage, recipe.studies, processes=processes, on_progress=on_progress)
 
     config = {"studies": recipe.studies.model_dump(mode="json"), "files": _studies_files(recipe.studies)}
     return Stage("studies", run.studies, config, {}, build)

@@ -36,7 +36,7 @@ class ArchiveLimits(NamedTuple):
     """What an archive may hold, counted while reading: bytes in all and in one file, entries, depth of folders.
 
     `ratio`: bytes in all for each byte of the archive, beyond a first 50 MB. Images hardly shrink, plain DICOM with
-    wide black margins by less than 10, a bomb by 1,000.
+    wide black margins by less than 10, a bomb by 1,000. `setting`: what a user raises where `total_bytes` is too few.
     """
 
     total_bytes: int = 200 * 10**9
@@ -44,6 +44,7 @@ class ArchiveLimits(NamedTuple):
     entry_bytes: int = 2 * 10**9
     entries: int = 2_000_000
     depth: int = 24
+    setting: str = ""
 
 
 class ArchiveFile(NamedTuple):
@@ -192,9 +193,11 @@ class _Budget:
     def count_bytes(self, count: int) -> None:
         self._bytes += count
         if self._bytes > self._max_bytes:
+            by_setting = self._limits.setting and self._max_bytes == self._limits.total_bytes
+            mend = f"raise {self._limits.setting}, or " if by_setting else ""
             raise self.refused(
                 f"unpacks to more than {self._max_bytes:,} bytes",
-                "If it is no bomb, unpack it yourself and give the folder.",
+                f"If it is no bomb, {mend}unpack it yourself and give the folder.",
             )
 
     @property
@@ -288,6 +291,8 @@ def _tar_files(stream: IO[bytes], budget: _Budget) -> Iterator[ArchiveFile]:
             yield from _without_nested(name, budget.counted(content, counted_below=True))
     if forward.is_over:  # a whole archive ends in blocks of zeros; one that was cut between two files does not
         raise tarfile.ReadError("no end mark")
+    while forward.read(_CHUNK):  # to the end: only there a compressed stream's checksum is compared
+        pass
 
 
 def _without_nested(name: str, chunks: Iterator[bytes]) -> Iterator[ArchiveFile]:

@@ -137,7 +137,7 @@ class OpeniStudies(ImageSource):
         "reference, and they beat what the report says: off by default.",
     )
     max_archive_mb: int = Field(
-        default=256, ge=1, description="An archive of reports that unpacks to more than this is refused."
+        default=256, ge=1, description="An archive of reports that unpacks to more than this is refused (archives.py)."
     )
 
 

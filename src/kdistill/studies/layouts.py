@@ -10,6 +10,7 @@ from typing import Final
 from kdistill.errors import InputError
 from kdistill.records import Study
 from kdistill.studies.sources.common import SourceImage, SourceStudy
+from kdistill.studies.sources.openi import IMAGES, KAGGLE_REPORTS, REPORTS
 
 _IMAGE_ENDINGS: Final = frozenset([".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".dic"])
 _MAX_LOOKED_AT: Final = 2000
@@ -19,7 +20,17 @@ _KNOWN: Final = {
     "Data_Entry_2017_v2020.csv": (frozenset(["Image Index", "Finding Labels"]), "nih_cxr14"),
     "Data_Entry_2017.csv": (frozenset(["Image Index", "Finding Labels"]), "nih_cxr14"),
     "metadata.csv": (frozenset(["image", "patientid", "clinical_notes"]), "covid_notes"),
+    "train.csv": (frozenset(["Path", "Frontal/Lateral"]), "chexpert"),
 }
+#: Files that only an official download has: pattern -> kind (docs/data.md).
+_OFFICIAL: Final = (
+    ("cxr-record-list.csv*", "mimic_cxr"),
+    ("mimic-cxr-2.0.0-metadata.csv*", "mimic_cxr_jpg"),
+    ("df_chexpert_plus_*.csv", "chexpert_plus"),
+    ("master_spreadsheet*.csv", "brax"),
+    ("PADCHEST_chest_x_ray_images_labels_160K*", "padchest"),
+    ("annotations/image_labels_train.csv", "vindr_cxr"),
+)
 _STUDY: Final = ("study_id", "studyid", "study", "accession", "image_id", "imageid")
 _PATIENT: Final = ("patient_id", "patientid", "subject_id", "patient", "subject")
 _IMAGE: Final = ("image_path", "image", "path", "filename", "file", "image_name")
@@ -32,6 +43,8 @@ def looks_like(folder: Path, name: str) -> InputError:
         folder: The folder.
         name: What the user called it.
     """
+    if reports := _openi_reports(folder):
+        return _openi(folder, reports, name)
     known = _known_kind(folder)
     if known:
         table, kind = known
@@ -54,7 +67,38 @@ def _known_kind(folder: Path) -> tuple[str, str] | None:
     for table, (columns, kind) in _KNOWN.items():
         if columns <= set(_header(folder / table)):
             return table, kind
-    return None
+    return next(((path.name, kind) for pattern, kind in _OFFICIAL for path in sorted(folder.glob(pattern))), None)
+
+
+def _openi_reports(folder: Path) -> str:
+    """How Open-i's reports lie here, as the archive, its folder, a table, or unpacked into `folder` itself; else ""."""
+    place = next((name for name in (*REPORTS, KAGGLE_REPORTS) if (folder / name).exists()), "")
+    if not place and any(_is_openi_report(path) for path in sorted(folder.glob("*.xml"))[:1]):
+        return "XML files"
+    return place
+
+
+def _is_openi_report(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"<eCitation" in file.read(1000)
+    except OSError:
+        return False
+
+
+def _openi(folder: Path, reports: str, name: str) -> InputError:
+    if any((folder / images).is_dir() for images in IMAGES):
+        return InputError(
+            f"has no studies.csv, but holds Open-i's reports ({reports}) and films",
+            where=name,
+            remedy=f"Run `kdistill data check {name} --kind openi`; in a recipe: {{kind: openi, path: {name}}}",
+        )
+    return InputError(
+        f"holds Open-i's reports ({reports}) and no films",
+        where=name,
+        remedy="Studies need both: put the reports and NLMCXR_png (or NLMCXR_dcm) of openi.nlm.nih.gov/faq, unpacked, "
+        "into one folder (DATA.md), then `kdistill data check FOLDER --kind openi`.",
+    )
 
 
 def _header(table: Path) -> list[str]:

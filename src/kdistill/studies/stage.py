@@ -29,7 +29,9 @@ from kdistill.studies.sources.common import (
     SourceImage,
     SourceStudy,
     frontal_first,
+    published_masks,
     refuse_confused,
+    refuse_empty,
     with_images,
 )
 from kdistill.studies.sources.read import read_source
@@ -67,6 +69,8 @@ def build_studies(
 
 def _build_files(stage: StageWriter, sources: tuple[FileSource, ...], processes: int, on_progress: OnProgress) -> None:
     tables = [read_source(source) for source in sources]
+    for source, table in zip(sources, tables, strict=True):
+        refuse_empty(table, source.path)
     refuse_confused([item.study for table in tables for item in table.studies])
     total, done = sum(len(table.studies) for table in tables), 0
     with _StudyWriter(stage, sources[0].size_px) as writer:
@@ -97,23 +101,16 @@ def _decoded(
     def paths() -> Iterator[Path]:
         for item in items:
             yield from (image.path for image in item.images)
-            yield from _masks_of(item).values()
+            yield from published_masks(item).values()
 
     with DecoderPool(processes, source.size_px, require_chest=source.require_chest) as pool:
         results = pool.map(paths())
         for item in items:
             images = [next(results) for _ in item.images]
-            yield item, images, {name: next(results) for name in _masks_of(item)}
-
-
-def _masks_of(item: SourceStudy) -> dict[str, Path]:
-    """The masks that are published: those of test studies."""
-    return item.mask_paths if item.study.split == "test" else {}
+            yield item, images, {name: next(results) for name in published_masks(item)}
 
 
 def _refuse_too_many(source: FileSource, listed: int, kept: int) -> None:
-    if not listed:
-        raise InputError("names no studies", where=Path(source.path).name)
     share = (listed - kept) / listed
     if share > source.max_rejected_share:
         raise InputError(

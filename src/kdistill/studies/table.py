@@ -24,6 +24,7 @@ MAX_PROBLEMS: Final = 50
 MAX_LINE_CHARS: Final = 1_000_000
 MAX_TABLE_CHARS: Final = 2_000_000_000
 _GZIP: Final = b"\x1f\x8b"
+_WHICH_FILES: Final = "Give the folder that holds it; docs/data.md says which files each layout has."
 _STATES: Final[dict[str, LabelState]] = {
     "": None,
     "1": 1,
@@ -68,7 +69,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path), remedy=_WHICH_FILES) from error
     except UnicodeDecodeError as error:
         raise InputError(f"is not UTF-8 (byte {error.start})", where=path.name, remedy="Save it as UTF-8.") from error
     reader = csv.reader(io.StringIO(text, newline=""))
@@ -121,7 +122,7 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, tupl
             f"is damaged or cut short ({error})", where=f"{path.name} after line {number}", remedy="Download it again."
         ) from error
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path), remedy=_WHICH_FILES) from error
 
 
 @contextlib.contextmanager

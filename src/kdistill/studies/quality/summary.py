@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from kdistill.studies.quality.assess import Quality
+from kdistill.studies.quality.assess import Quality, QualityKind
 
 
-def quality_warnings(qualities: Iterable[Quality]) -> list[str]:
-    """One line for each kind of check that is raised on some film, the commonest first.
+class Raised(NamedTuple):
+    """One kind of check that is raised on some films.
+
+    Attributes:
+        kind: What was looked for.
+        text: One sentence for a reader.
+        films: Whatever names the films, in their order.
+    """
+
+    kind: QualityKind
+    text: str
+    films: tuple[str, ...]
+
+
+def raised_checks(qualities: Iterable[tuple[str, Quality]]) -> list[Raised]:
+    """Gather the films of each kind of check, the commonest first.
 
     Args:
-        qualities: What `assess` said of each film; consumed once.
+        qualities: (name, what `assess` said) of each film; consumed once.
     """
-    found = list(qualities)
-    texts: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for flag in (flag for quality in found for flag in quality.flags):
-        counts[flag.kind] += 1
+    texts: dict[QualityKind, str] = {}
+    films: dict[QualityKind, list[str]] = {}
+    for name, flag in ((name, flag) for name, quality in qualities for flag in quality.flags):
         texts[flag.kind] = flag.text
-    return [f"{count} of {len(found)} images: {kind}. {texts[kind]}" for kind, count in counts.most_common()]
+        films.setdefault(flag.kind, []).append(name)
+    return [Raised(kind, texts[kind], tuple(films[kind])) for kind in sorted(films, key=lambda kind: -len(films[kind]))]

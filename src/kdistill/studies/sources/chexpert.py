@@ -39,7 +39,7 @@ def read_chexpert(config: CheXpertStudies) -> SourceTable:
 
     Raises:
         InputError: A table is missing, or all mistakes of all tables with their lines.
-        PolicyError: A patient stands in two official parts.
+        LeakageError: A patient stands in two official parts.
     """
     release = _find_release(Path(config.path), config.train_table)
     problems = Problems("CheXpert")

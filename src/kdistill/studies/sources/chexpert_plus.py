@@ -42,7 +42,7 @@ def read_chexpert_plus(config: CheXpertPlusStudies) -> SourceTable:
 
     Raises:
         InputError: A file or folder is missing, or all mistakes of the table (or of the label file) with their lines.
-        PolicyError: A patient stands in both official parts.
+        LeakageError: A patient stands in both official parts.
     """
     folder = Path(config.path)
     table, problems = folder / config.table, Problems(config.table)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from kdistill.errors import InputError, PolicyError
+from kdistill.errors import InputError, LeakageError
 from kdistill.records import Side, Split, Study, StudyImage
 from kdistill.studies.config import ImageSource
 from kdistill.studies.table import split_of
@@ -116,7 +116,7 @@ def refuse_shared_patients(studies: list[Study]) -> None:
     """Refuse a table in which a patient stands in more than one split.
 
     Raises:
-        PolicyError: With the number of such patients; no id is named.
+        LeakageError: With the number of such patients; no id is named.
     """
     refuse_patients_in_two(
         ((study.patient_id, study.split) for study in studies),
@@ -134,17 +134,43 @@ def refuse_patients_in_two(parts: Iterable[tuple[str, str]], what: str, remedy: 
         remedy: What to do about it.
 
     Raises:
-        PolicyError: With the number of such patients; no id is named.
+        LeakageError: With the number of such patients; no id is named.
     """
     found: dict[str, set[str]] = {}
     for patient_id, part in parts:
         found.setdefault(patient_id, set()).add(part)
     shared = sum(len(several) > 1 for several in found.values())
     if shared:
-        raise PolicyError(
+        raise LeakageError(
             f"{shared} patients stand in more than one {what}: the test would be of patients already seen",
             remedy=remedy,
         )
+
+
+def published_masks(item: SourceStudy) -> dict[str, Path]:
+    """The masks of a study that a run reads: those of test studies."""
+    return item.mask_paths if item.study.split == "test" else {}
+
+
+def refuse_empty(table: SourceTable, path: str) -> None:
+    """Refuse a source that gives no study at all.
+
+    Args:
+        table: What was read.
+        path: The source's folder.
+
+    Raises:
+        InputError: With the reasons for which its rows were left out, if it has rows.
+    """
+    if table.studies:
+        return
+    reasons = Counter(reason for _, reason in table.left_out)
+    if reasons:
+        said = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        what, remedy = f"gives no study: all were left out ({said})", "docs/data.md says what is left out and why."
+    else:
+        what, remedy = "names no studies: its table has no rows", "Write a row for each image below the header."
+    raise InputError(what, where=Path(path).name, remedy=remedy)
 
 
 def refuse_confused(studies: list[Study]) -> None:
@@ -152,7 +178,7 @@ def refuse_confused(studies: list[Study]) -> None:
 
     Raises:
         InputError: A study_id stands for more than one study.
-        PolicyError: A patient_id stands in more than one split.
+        LeakageError: A patient_id stands in more than one split.
     """
     twice = len(studies) - len({study.study_id for study in studies})
     if twice:

@@ -23,7 +23,7 @@ def read_folder(config: FolderStudies) -> SourceTable:
 
     Raises:
         InputError: All problems of the table, with line numbers.
-        PolicyError: A patient stands in two splits.
+        LeakageError: A patient stands in two splits.
     """
     folder = Path(config.path)
     table = folder / "studies.csv"

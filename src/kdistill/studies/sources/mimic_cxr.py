@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from kdistill.artifact import sha256_file
-from kdistill.errors import InputError, PolicyError
+from kdistill.errors import InputError, LeakageError
 from kdistill.observations import Labels
 from kdistill.records import Split, Study
 from kdistill.sections import Sections
@@ -68,7 +68,7 @@ def read_mimic(config: MimicConfig) -> SourceTable:
     Raises:
         InputError: A table is missing, damaged or contradicts another one; the reports cannot be opened; more studies
             than max_rejected_share have no file.
-        PolicyError: A patient stands in two splits.
+        LeakageError: A patient stands in two splits.
     """
     gathered = Gathered()
     found = {path.name.split(".csv")[0]: path for path in needed_tables(config)}
@@ -239,7 +239,7 @@ def _refuse_divided_studies(studies: Mapping[str, Sequence[ImageRow]], splits: M
         len({splits[row.dicom_id] for row in rows if row.dicom_id in splits}) > 1 for rows in studies.values()
     )
     if divided:
-        raise PolicyError(
+        raise LeakageError(
             f"{divided} studies have images in more than one split",
             remedy="Download mimic-cxr-2.0.0-split.csv.gz again, or set split: hash.",
         )

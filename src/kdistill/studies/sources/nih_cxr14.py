@@ -71,7 +71,7 @@ def read_nih(config: NihStudies) -> SourceTable:
 
     Raises:
         InputError: A file is missing, or all mistakes of the table with their lines.
-        PolicyError: A patient stands in two splits.
+        LeakageError: A patient stands in two splits.
     """
     folder = Path(config.path)
     release = _find_release(folder)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from lxml import etree
 
 from kdistill.errors import InputError
-from kdistill.studies.sources.archive import Member, iter_tar
+from kdistill.studies.archives import ArchiveLimits, archive_files
 
 #: The longest of the 2,925 reports at hand has 8,967 bytes.
 MAX_REPORT_BYTES: Final = 1_000_000
+#: More entries than this are no set of reports (Open-i has 3,955).
+MAX_ENTRIES: Final = 200_000
 _UID: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -53,28 +55,39 @@ class LeftOut(NamedTuple):
 def iter_reports(path: Path, max_archive_mb: int) -> Iterator[OpeniReport | LeftOut]:
     """Yield the reports of a folder (in the order of names) or of an archive (in its order), read in place.
 
+    Args:
+        path: The folder, or a .tgz, .tar or .zip; its content decides which.
+        max_archive_mb: Megabytes that an archive may unpack to.
+
     Raises:
         InputError: The folder or archive cannot be read.
+        PolicyError: The archive is unsafe (see `archives.archive_files`): a link, a name that leads out, a bomb.
     """
-    members = (
-        _files(path)
-        if path.is_dir()
-        else iter_tar(path, max_bytes=max_archive_mb * 1_000_000, max_member_bytes=MAX_REPORT_BYTES)
-    )
-    for member in members:
-        if member.data is not None and not member.name.lower().endswith(".xml"):
-            continue
-        yield LeftOut(member.name, member.reason) if member.data is None else parse_report(member.data, member.name)
+    for name, data in _files(path) if path.is_dir() else _packed(path, max_archive_mb):
+        yield parse_report(data, name) if len(data) <= MAX_REPORT_BYTES else LeftOut(name, "too_large")
 
 
-def _files(folder: Path) -> Iterator[Member]:
+def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.rglob("*.xml")):
         try:
             with path.open("rb") as file:
-                data = file.read(MAX_REPORT_BYTES + 1)
+                yield path.name, file.read(MAX_REPORT_BYTES + 1)
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", where=path.name) from error
-        yield Member(path.name, data) if len(data) <= MAX_REPORT_BYTES else Member(path.name, None, "too_large")
+
+
+def _packed(path: Path, max_mb: int) -> Iterator[tuple[str, bytes]]:
+    """Name and start of each XML file of an archive; not more of one than shows that it is no report."""
+    limits = ArchiveLimits(total_bytes=max_mb * 1_000_000, entries=MAX_ENTRIES, setting="max_archive_mb")
+    for name, chunks in archive_files(path, limits):
+        if not name.lower().endswith(".xml"):
+            continue
+        data = bytearray()
+        for chunk in chunks:
+            data += chunk
+            if len(data) > MAX_REPORT_BYTES:
+                break
+        yield PurePosixPath(name).name, bytes(data)
 
 
 def parse_report(data: bytes, name: str) -> OpeniReport | LeftOut:

@@ -34,7 +34,8 @@ def read_source(config: FileSource) -> SourceTable:
 
     Raises:
         InputError: The table is wrong.
-        PolicyError: A patient stands in two splits.
+        LeakageError: A patient stands in two splits.
+        PolicyError: An archive of the source is unsafe.
     """
     table = _read(config)
     chosen = SourceTable([], list(table.left_out), table.counts)
