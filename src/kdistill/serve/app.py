@@ -34,6 +34,7 @@ from kdistill.serve.contract import (
     NOT_YET,
     REFUSALS,
     SAMPLE_LINKS,
+    Answers,
     Refusal,
     answer_wrong_methods,
     describe_token,
@@ -153,7 +154,9 @@ def _add_health(app: FastAPI, desk: Desk) -> None:
             return {"status": "the reading thread has ended"}
         return {"status": "ready"}
 
-    told = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}}
+    told: Answers = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}
+    }
 
     @app.get("/metrics", tags=["operation"], response_class=Response, responses={**REFUSALS, **told})
     def measured() -> Response:
