@@ -126,3 +126,5 @@ def test_the_page_loads_nothing_from_elsewhere_and_parses_no_html() -> None:
     index = PAGE_FILES["/"].content.decode()
     assert "Research use only" in index and "<style" not in index and " style=" not in index
     assert index.count("<script") == 1
+    asked = {path for path in PAGE_FILES if path != "/" and f'"{path}"' in index}
+    assert asked == PAGE_FILES.keys() - {"/"}  # all at once, not module after module
