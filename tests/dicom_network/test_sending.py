@@ -195,6 +195,17 @@ def test_a_folder_that_cannot_be_written_loses_nothing_in_silence(tmp_path: Path
     assert (counts["objects_lost"], counts["attempts_failed"]) == (2, 3)
 
 
+def test_a_destination_that_cannot_be_found_may_be_found_later() -> None:
+    for target in (
+        StoreTarget(aet="X", host="no-such-host.invalid", port=104),
+        StoreTarget(aet="X", host="127.0.0.1", port=free_port()),
+    ):
+        (outcome,) = StoreDestination(target, QUICK).deliver(some_parts(1))
+        assert outcome.fate == "again" and "destination" in outcome.reason
+    (outcome,) = WebDestination(WebTarget(url=f"http://127.0.0.1:{free_port()}/x"), QUICK).deliver(some_parts(1))
+    assert outcome.fate == "again" and "ConnectError" in outcome.reason
+
+
 def test_pauses_grow_and_an_ending_process_hurries() -> None:
     class Away:
         asked = 0

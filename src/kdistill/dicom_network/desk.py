@@ -47,7 +47,8 @@ class Desk:
     def __init__(self, jobs: Jobs, pool: DecoderPool, config: ListenConfig, counts: Counts) -> None:
         self._jobs, self._pool, self._config, self._counts = jobs, pool, config, counts
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        #: Instances, and whether each was accepted: one that is still being looked at may be refused yet.
+        self._known: OrderedDict[str, bool] = OrderedDict()
         self._open = self._taking = 0
         self._ending = False
 
@@ -93,14 +94,14 @@ class Desk:
     def _reserve(self, instance: str) -> Answer | None:
         with self._lock:
             if instance in self._known:
-                return Answer.DUPLICATE
+                return Answer.DUPLICATE if self._known[instance] else Answer.BUSY
             if self._ending:
                 return Answer.ENDING
             if self._open >= self._config.max_open:
                 return Answer.BUSY
             self._open += 1
             self._taking += 1
-            self._known[instance] = None
+            self._known[instance] = False
         return None
 
     def _look(self, arrived: Arrived) -> Answer:
@@ -114,6 +115,8 @@ class Desk:
                 self.close(arrived.instance, forget=True)
             with self._lock:
                 self._taking -= 1
+                if accepted and arrived.instance in self._known:
+                    self._known[arrived.instance] = True
 
     def _judged(self, arrived: Arrived) -> Answer:
         try:

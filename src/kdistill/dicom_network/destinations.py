@@ -77,9 +77,11 @@ class StoreDestination:
         entity = AE(ae_title=self._config.aet)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._config.timeout_s
         entity.connection_timeout = self._config.timeout_s
-        association = entity.associate(
-            self._target.host, self._target.port, contexts=_contexts(parts), ae_title=self._target.aet
-        )
+        target = self._target
+        try:
+            association = entity.associate(target.host, target.port, contexts=_contexts(parts), ae_title=target.aet)
+        except OSError:  # its name is not known, or not now
+            return [Outcome("again", "the destination's name has no address")] * len(parts)
         if not association.is_established and association.rejected_contexts:
             return [Outcome("refused", "the destination takes no such object")] * len(parts)
         if not association.is_established:

@@ -123,9 +123,9 @@ class Listener:
         return found or None
 
     def _answer(self, jobs: list[Job]) -> None:
-        results = {job.id: self._results(job) for job in jobs}
         answered: set[str] = set()
         try:
+            results = {job.id: self._results(job) for job in jobs}
             parts = [(job_id, part) for job_id, made in results.items() for part in made]
             outcomes = self._courier.deliver([part for _, part in parts]) if parts else []
             lost = {job_id for (job_id, _), outcome in zip(parts, outcomes, strict=True) if outcome.fate != "delivered"}

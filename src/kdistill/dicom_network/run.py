@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kdistill.config import validate
 from kdistill.dicom_network.config import (
@@ -19,6 +20,9 @@ from kdistill.errors import ConfigError, EnvironmentFault, InputError, PolicyErr
 from kdistill.explain.run import check_policy, load_context, student_dir_of
 from kdistill.interrupt import SignalWatch
 from kdistill.serve.config import is_loopback
+
+if TYPE_CHECKING:
+    from kdistill.dicom_network.listener import Listener
 
 Status = dict[str, object]
 _LOOK_S: Final = 0.2
@@ -105,12 +109,7 @@ def listen_run(
         return {"state": "ended", **dict(listener.counts)}
 
 
-def _wait(listener: object, watch: SignalWatch, announce: Callable[[Status], None], every_s: float) -> None:
-    import time
-
-    from kdistill.dicom_network.listener import Listener
-
-    assert isinstance(listener, Listener)
+def _wait(listener: Listener, watch: SignalWatch, announce: Callable[[Status], None], every_s: float) -> None:
     told, last = dict(listener.counts), time.monotonic()
     while watch.received is None:
         time.sleep(_LOOK_S)
