@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import logging
 import socket
@@ -19,6 +21,9 @@ from pydicom.uid import (
     generate_uid,
 )
 from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from kdistill.dicom_network.config import FolderTarget
@@ -214,15 +219,28 @@ def test_more_associations_than_allowed_are_rejected_for_now(reader: Held, kept:
         second.release()
 
 
+def half_sent(port: int, source: Dataset) -> Association:
+    """An association in which twenty units of an object have been sent, and more are missing."""
+    entity = AE(ae_title="PACS")
+    entity.add_requested_context(ComputedRadiographyImageStorage)
+    association = entity.associate("127.0.0.1", port, ae_title="KDISTILL")
+    request, message = C_STORE(), C_STORE_RQ()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    request.DataSet = io.BytesIO(source.PixelData)
+    message.primitive_to_message(request)
+    for unit in itertools.islice(message.encode_msg(1, 16382), 20):
+        association.dul.send_pdu(unit)
+    wait_for(association.dul.to_provider_queue.empty)
+    return association
+
+
 def test_an_abort_in_mid_transfer_leaves_nothing_behind(reader: Held, kept: Kept) -> None:
     large = film(2000, 2000)
     with listening(reader, kept) as listener:
-        entity = AE(ae_title="PACS")
-        entity.add_requested_context(ComputedRadiographyImageStorage)
-        association = entity.associate("127.0.0.1", listener.port, ae_title="KDISTILL")
-        killer = threading.Timer(0.05, lambda: association.dul.socket.socket.shutdown(socket.SHUT_RDWR))
-        killer.start()
-        assert "Status" not in association.send_c_store(large)
+        half_sent(listener.port, large).abort()
+        cut = half_sent(listener.port, large)
+        cut.dul.socket.socket.shutdown(socket.SHUT_RDWR)
         wait_for(lambda: not [t for t in threading.enumerate() if "AcceptorThread" in t.name])
         assert listener.num_open == 0 and dict(listener.counts)["received"] == 0
         assert [s.Status for s in send(listener.port, film())] == [0]
