@@ -39,6 +39,10 @@ from ..student.small import llama, small_student
 THRESHOLDS = (0.5,) * NUM_OBSERVATIONS
 
 
+#: What `small_student` reads.
+SIZE_PX = 32
+
+
 def tiny_reader() -> StudentReader:
     """A student of the true architecture that has learned nothing."""
     tokenizer = train_tokenizer(["The heart is large. No effusion is seen."] * 3, 300)
@@ -52,7 +56,7 @@ def context_of(name: str) -> ExplanationContext:
 
 
 def write_studies(folder: Path, number: int = 3) -> Path:
-    """A published studies folder with a few test studies."""
+    """A published studies folder with a few test studies, of the size that `tiny_reader` reads."""
     studies = [
         Study(
             study_id=f"s{n}", patient_id=f"p{n}", split="test", images=(StudyImage(image_path=f"{n}.png", row=n),),
@@ -63,7 +67,7 @@ def write_studies(folder: Path, number: int = 3) -> Path:
     truths = [Truth(study_id=study.study_id, truth={"Edema": 0}, masks={}) for study in studies]
     (folder / "studies.jsonl").write_text("".join(study.model_dump_json() + "\n" for study in studies))
     (folder / "truth.jsonl").write_text("".join(truth.model_dump_json() + "\n" for truth in truths))
-    np.save(folder / "images.npy", np.stack([radiograph(seed=n) for n in range(number)]))
+    np.save(folder / "images.npy", np.stack([radiograph(SIZE_PX, seed=n) for n in range(number)]))
     return folder
 
 

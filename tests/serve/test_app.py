@@ -273,7 +273,7 @@ def test_formats(client: TestClient) -> None:
     assert client.get(f"{result}/pdf").content.startswith(b"%PDF")
     assert client.get(f"{result}/docx").status_code == 422
     plain = wait(client, client.post("/v1/explain", content=png()).json())["result"]
-    assert client.get(f"{plain}/dicom-sr").status_code == 415
+    assert client.get(f"{plain}/dicom-sr").status_code == 409
 
 
 @pytest.fixture

@@ -269,7 +269,7 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
         responses={
             **NOT_YET,
             200: {"content": {media.partition(";")[0]: {} for media in MEDIA_TYPES.values()}, "description": "A file."},
-            415: {"model": Refusal, "description": "The image was no DICOM object: there is no study to write into."},
+            409: {"model": Refusal, "description": "Not done yet; or the image is of no DICOM study to write into."},
             501: {"model": Refusal, "description": "What writes this format is not installed."},
         },
     )
@@ -281,7 +281,7 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
         try:
             content = await to_thread.run_sync(made, limiter=exporting)
         except InputError as error:
-            raise HTTPException(415, f"The file {error.what}.") from error
+            raise HTTPException(409, f"The file {error.what}.") from error
         except EnvironmentFault as error:
             raise HTTPException(501, str(error)) from error
         headers = (

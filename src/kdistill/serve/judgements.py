@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, StrictInt, field_validator
+from pydantic import Field, field_validator
 
 from kdistill.errors import InputError
 from kdistill.explain.explanation import Explanation, ObservationReading
 from kdistill.explain.sentences import split_sentences
 from kdistill.observations import INDEX
 from kdistill.records import Record, Side, State
+from kdistill.serve.refusals import WholeNumber
 from kdistill.sites import SITES
 
 MAX_COMMENT: Final = 500
@@ -53,7 +54,7 @@ class SentenceWord(_Word):
 
     kind: Literal["sentence"]
     section: Section
-    index: StrictInt = Field(ge=0, le=10_000)
+    index: WholeNumber = Field(ge=0, le=10_000)
     verdict: SentenceVerdict
 
 

@@ -6,13 +6,14 @@ import asyncio
 from typing import Final
 
 from fastapi import FastAPI, HTTPException
-from pydantic import Field, StrictInt
+from pydantic import Field
 
 from kdistill.errors import KDistillError
 from kdistill.records import Record
 from kdistill.serve.contract import REFUSALS, Answers, Refusal
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.models import Models
+from kdistill.serve.refusals import WholeNumber
 
 _RESPONSES: Final[Answers] = {
     **REFUSALS,
@@ -25,7 +26,7 @@ class ModelChoice(Record):
     """A student of the run. Without an arm: the present one, loaded again; without a seed: the arm's first."""
 
     arm: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$", max_length=60)
-    seed: StrictInt | None = Field(default=None, ge=0, le=2**31)
+    seed: WholeNumber | None = Field(default=None, ge=0, le=2**31)
 
 
 class ServedModel(Record):

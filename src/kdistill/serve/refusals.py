@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BeforeValidator
+
+
+def _is_number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("a whole number is needed")
+    return value
+
+
+#: JSON's integer: 1 and 1.0, as JSON Schema has it, and neither "1" nor true.
+WholeNumber = Annotated[int, BeforeValidator(_is_number)]
 
 
 def add_refusals(app: FastAPI) -> None:
