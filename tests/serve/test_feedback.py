@@ -138,27 +138,28 @@ def test_the_last_word_counts_and_the_same_word_is_kept_once(client: TestClient,
     assert len(client.get(f"{result}/feedback").json()["judgements"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("word", "told"),
-    [
-        ({**EDEMA, "verdict": "disagree"}, "say what it is instead"),
-        ({**EDEMA, "verdict": "disagree", "state": "present"}, "this is what was shown"),
-        ({**EDEMA, "state": "absent"}, "contradict each other"),
-        ({**EDEMA, "verdict": "withdrawn", "state": "absent"}, "taken back"),
-        ({**EDEMA, "verdict": "disagree", "state": "absent", "side": "left"}, "what is absent has no side"),
-        ({**EDEMA, "observation": "Cardiomegaly", "side": "left"}, "cardiomegaly has no side"),
-        ({**EDEMA, "observation": "Gout"}, "no such observation"),
-        ({"kind": "sentence", "section": "impression", "index": 1, "verdict": "wrong"}, "no sentence 1"),
-        ({"kind": "sentence", "section": "impression", "index": 0, "verdict": "agree"}, "input should be"),
-        ({**EDEMA, "comment": "x" * 501}, "at most 500"),
-        ({**EDEMA, "reader": "x" * 61}, "at most 60"),
-        ({**EDEMA, "image": "x"}, "extra"),
-        ([], "valid dictionary"),
-    ],
-)
-def test_words_that_make_no_sense_are_refused(client: TestClient, file: Path, word: object, told: str) -> None:
-    answer = client.post(f"{explained(client)}/feedback", json=word)
-    assert answer.status_code == 422 and told in answer.text.lower()
+NONSENSE = [
+    ({**EDEMA, "verdict": "disagree"}, "say what it is instead"),
+    ({**EDEMA, "verdict": "disagree", "state": "present"}, "this is what was shown"),
+    ({**EDEMA, "state": "absent"}, "contradict each other"),
+    ({**EDEMA, "verdict": "withdrawn", "state": "absent"}, "taken back"),
+    ({**EDEMA, "verdict": "disagree", "state": "absent", "side": "left"}, "what is absent has no side"),
+    ({**EDEMA, "observation": "Cardiomegaly", "side": "left"}, "cardiomegaly has no side"),
+    ({**EDEMA, "observation": "Gout"}, "no such observation"),
+    ({"kind": "sentence", "section": "impression", "index": 1, "verdict": "wrong"}, "no sentence 1"),
+    ({"kind": "sentence", "section": "impression", "index": 0, "verdict": "agree"}, "input should be"),
+    ({**EDEMA, "comment": "x" * 501}, "at most 500"),
+    ({**EDEMA, "reader": "x" * 61}, "at most 60"),
+    ({**EDEMA, "image": "x"}, "extra"),
+    ([], "valid dictionary"),
+]
+
+
+def test_words_that_make_no_sense_are_refused(client: TestClient, file: Path) -> None:
+    result = explained(client)
+    for word, told in NONSENSE:
+        answer = client.post(f"{result}/feedback", json=word)
+        assert answer.status_code == 422 and told in answer.text.lower(), word
     assert lines(file) == []
 
 
