@@ -214,7 +214,9 @@ def test_everything_by_keyboard(page: Page) -> None:
         raise AssertionError(f"no way to {selector}")
 
     choosers: list[Any] = []
-    page.on("filechooser", choosers.append)  # before any key: Chromium has to know that the dialog is taken over
+    page.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # before any key: Chromium has to know that the dialog is taken over
     tab("#file")
     settle(page)
     page.keyboard.press("Enter")
