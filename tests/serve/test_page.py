@@ -213,10 +213,18 @@ def test_everything_by_keyboard(page: Page) -> None:
                 return
         raise AssertionError(f"no way to {selector}")
 
+    choosers: list[Any] = []
+    page.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # before any key: Chromium has to know that the dialog is taken over
     tab("#file")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files({"name": "film.dcm", "mimeType": "application/dicom", "buffer": dicom()})
+    settle(page)
+    page.keyboard.press("Enter")
+    for _ in range(200):
+        if choosers:
+            break
+        page.wait_for_timeout(50)
+    choosers[0].set_files({"name": "film.dcm", "mimeType": "application/dicom", "buffer": dicom()})
     page.wait_for_selector(".headline")
     tab("#stage")
     tab(".row")
