@@ -102,7 +102,7 @@ def probe_student(student: Student, source: LabelSource | None, num_bootstrap: i
     images = load_images(run / "studies")
     for after, model in moments(student):
         train, test = (
-            extract_features(model, images, [s.images[0].row for s in studies], batch_size=BATCH_SIZE, bf16=config.bf16)
+            extract_features(model, images, [s.images[0].row for s in studies], batch_size=BATCH_SIZE)
             for studies in splits
         )
         found = probe(train, targets[0], test, targets[1], weights, kinds=kinds(student.arm, config))

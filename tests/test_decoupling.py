@@ -49,7 +49,6 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch_size=8,
         micro_batch=8,
         max_new_tokens=8,
-        bf16=False,
     )
     for arm in config.arms:
         folder = root / "student" / arm / "seed-0"

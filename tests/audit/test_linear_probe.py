@@ -85,7 +85,7 @@ def test_unknown_labels_stay_out_of_fit_and_score() -> None:
 def test_features_are_the_encoders_pooled_and_the_embeddings() -> None:
     model = small_student()
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
-    found = extract_features(model, images, [4, 0, 2], batch_size=2, bf16=False)
+    found = extract_features(model, images, [4, 0, 2], batch_size=2)
     with torch.no_grad():
         values = pixel_values(images[[4, 0, 2]], model.config)
         grid, seen = model.vision(values).flatten(2), model.encode(values).observations

@@ -25,17 +25,12 @@ pytest.importorskip("schemathesis")
 SESSION = "schemathesis-0123456789abcdefghi"
 TOKEN = "a-token-of-enough-letters"
 COMMAND = (sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()")
-#: All checks are on, with the statuses that they expect by default. Two exceptions, for what no schema can say: what
-#: makes bytes a chest radiograph, so that a valid body may be told why it is none (415; schemathesis has a few pixels of
-#: its own); and whether a result's film was DICOM, without which there is no study to write a DICOM result into (415).
+#: All checks are on, with the statuses that they expect by default. One exception: no schema can say what makes bytes
+#: a chest radiograph, so a valid body may also be told why it is none (415); schemathesis has a few pixels of its own.
 CONFIG = """
 [[operations]]
 include-path = "/v1/explain"
 checks.positive_data_acceptance.expected-statuses = ["202", "401", "403", "415", "429"]
-
-[[operations]]
-include-path = "/v1/results/{job_id}/{kind}"
-checks.positive_data_acceptance.expected-statuses = ["200", "401", "403", "404", "409", "415", "503"]
 """
 
 

@@ -74,16 +74,16 @@ class ProbeResult:
 
 
 @torch.no_grad()
-def extract_features(
-    model: KDistillStudent, images: np.ndarray, rows: Sequence[int], *, batch_size: int, bf16: bool
-) -> Features:
-    """Run the vision side over rows of a memory-mapped image array; the model is in evaluation mode."""
+def extract_features(model: KDistillStudent, images: np.ndarray, rows: Sequence[int], *, batch_size: int) -> Features:
+    """Run the vision side over rows of a memory-mapped image array, in float32 as prediction does.
+
+    The model is in evaluation mode.
+    """
     parts = []
     for start in range(0, len(rows), batch_size):
         chosen = images[np.asarray(rows[start : start + batch_size])]
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            grid = model.vision(pixel_values(chosen, model.config).to(model.device))
-            seen = model.queries(model.queries.patches(grid))
+        grid = model.vision(pixel_values(chosen, model.config).to(model.device))
+        seen = model.queries(model.queries.patches(grid))
         pooled = torch.cat([grid.float().mean((2, 3)), grid.float().amax((2, 3))], dim=1)
         parts.append((pooled, seen.embeddings.float(), seen.logits.float()))
     return Features(*(torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)))

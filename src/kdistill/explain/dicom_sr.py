@@ -10,6 +10,7 @@ Sources: DICOM PS3.16 TID 1500 (measurement report), TID 1410 and 1501 (planar R
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -173,6 +174,7 @@ def _highdicom() -> Any:
         raise EnvironmentFault(
             "highdicom is not installed, which writes DICOM results", remedy="pip install 'kdistill[hospital]'"
         ) from error
+    logging.getLogger("highdicom").setLevel(logging.WARNING)  # at INFO it writes the image's identifiers into the log
     return highdicom
 
 

@@ -66,7 +66,8 @@ export function truthOf(study, ask) {
   const show = button("Show the truth", async () => {
     const known = await ask(`/v1/samples/${study.sample}/truth`);
     const names = known.present === null ? "not known" : known.present.join(", ") || "nothing";
-    told.textContent = `Present: ${names}.\nReport: ${known.report || "none"}`;
+    const isSame = known.image_sha256 === study.explanation.image_sha256;  // a change of the model may bring other samples
+    told.textContent = isSame ? `Present: ${names}.\nReport: ${known.report || "none"}` : "The server has other samples by now: load the page again.";
     told.hidden = false;
     show.setAttribute("aria-expanded", "true");
   }, { "aria-expanded": "false", "aria-controls": "truth" });

@@ -55,7 +55,7 @@ export class ReadingPane {
     this.parts = Object.fromEntries(["top", "bars", "words", "against"].map((name) => [name, el("div", { class: "part" })]));
     const counterfactual = el("div", { class: "mount" }), feedback = el("div", { class: "mount" });
     this.body.replaceChildren(
-      this.parts.top, this.parts.bars, counterfactual, this.parts.words, feedback, this.parts.against,
+      this.parts.top, this.parts.bars, this.parts.words, counterfactual, feedback, this.parts.against,
       quality(study.provenance, explanation), exportsOf(study, () => this.actions.remove(study)), provenance(study.provenance, explanation));
     this.paint(study, explanation);
     if (!explanation.abstained) mountCounterfactual(counterfactual, { sample: study.sample, resultId: study.jobId, explanation, ask, onReading: (other, url, step) => this.alter(study, other, url, step) });
