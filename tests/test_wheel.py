@@ -26,7 +26,7 @@ load_recipe("demo"), load_knowledge(), load_gate()
 for package, name in (
     ("kdistill.explain", "page.css"), ("kdistill.explain", "page.js"), ("kdistill.pipeline", "report.css"),
     ("kdistill.pipeline", "data_check.css"), ("kdistill.serve.page", "index.html"), ("kdistill.serve.page", "app.js"),
-    ("kdistill.serve.page", "app.css"),
+    ("kdistill.serve.page", "reading.css"),
 ):
     assert asset(package, name).strip(), name
 """

@@ -388,6 +388,8 @@ def test_nothing_bars_the_way(chromium: Any, served: Served, scheme: str) -> Non
             summary.click()
         page.click('.row:has-text("Pleural Effusion")')
         assert axe(page) == []
+        # Columns scroll, the page does not: the notice at its top stays.
+        assert page.evaluate("() => document.documentElement.scrollHeight <= window.innerHeight")
         upload(page, b"no film", "notes.txt")
         page.wait_for_selector("#problem:not([hidden])")
         page.keyboard.press("?")
