@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/kdistill demo --resume
 
 test: install-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
