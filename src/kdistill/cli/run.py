@@ -97,7 +97,9 @@ def demo(
     """Run the demo recipe (no licence, key or network) and say how to look at it."""
     run("demo", [], out, resume, fresh, False, as_json)
     if not as_json:
-        typer.echo("Open it in a browser. Then: kdistill explain runs/demo IMAGE.png")
+        where = out or Path("runs") / "demo"
+        typer.echo(f"Open it in a browser. Then: kdistill serve {where} (films beside their explanations, in a browser),")
+        typer.echo(f"or kdistill explain {where} IMAGE.png")
 
 
 def _stage_states(run_dir: Path) -> dict[str, list[str]]:
