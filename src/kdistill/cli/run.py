@@ -98,7 +98,7 @@ def demo(
     run("demo", [], out, resume, fresh, False, as_json)
     if not as_json:
         where = out or Path("runs") / "demo"
-        typer.echo(f"Open it in a browser. Then: kdistill serve {where} (films beside their explanations, in a browser),")
+        typer.echo(f"Open it in a browser. Then: kdistill serve {where} (the reading room),")
         typer.echo(f"or kdistill explain {where} IMAGE.png")
 
 
