@@ -42,7 +42,11 @@ class TermWeights(ConfigModel):
     )
     where: float = Field(default=0.3, ge=0, description="-log attention mass inside the site per stated observation.")
     consistency: float = Field(default=0.2, ge=0, description="KL(label head, own text) per drawn observation.")
-    counterfactual: float = Field(default=0.2, ge=0, description="-log(1 - p) and drift of others per changed image.")
+    counterfactual: float = Field(
+        default=0.2,
+        ge=0,
+        description="-log(1 - p) and drift of others per changed image, where an arm names it; at 0.2 it did harm.",
+    )
 
 
 class DivergenceConfig(ConfigModel):
