@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Annotated, Final
 
 from fastapi import FastAPI, HTTPException
 from pydantic import Field
@@ -26,7 +26,7 @@ class ModelChoice(Record):
     """A student of the run. Without an arm: the present one, loaded again; without a seed: the arm's first."""
 
     arm: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$", max_length=60)
-    seed: WholeNumber | None = Field(default=None, ge=0, le=2**31)
+    seed: Annotated[WholeNumber, Field(ge=0, le=2**31)] | None = None
 
 
 class ServedModel(Record):
