@@ -66,3 +66,10 @@ def test_the_table_names_what_was_not_run(effects: ModuleType, found: dict) -> N
     assert "| two stages |" in table and "| joint/full |" in table
     missing = next(line for line in table.splitlines() if line.startswith("Not run: "))
     assert "queries from literature, 30 studies" in missing and "two stages" not in missing
+
+
+def test_the_documents_show_the_table_as_it_is(effects: ModuleType) -> None:
+    found = json.loads((BENCHMARKS / "effects.json").read_text(encoding="utf-8"))
+    shown = (BENCHMARKS.parent / "docs" / "decoupling.md").read_text(encoding="utf-8")
+    for part in effects.table(found).split("\n\n"):
+        assert part in shown
