@@ -19,6 +19,7 @@ export class ReadingPane {
     Object.assign(this, { viewer, selection, actions });
     this.body = at("reading-body");
     this.takesFeedback = false;
+    this.whatIf = null;
     selection.addEventListener("change", () => {
       markBars(this.body, selection);
       markSentences(this.body, selection);
@@ -38,6 +39,8 @@ export class ReadingPane {
   }
 
   clear() {
+    if (this.whatIf) this.whatIf.close();  // the server need not keep its films for another hour
+    this.whatIf = null;
     this.body.replaceChildren();
     this.selection.offer([]);
     this.viewer.doubtSides(false);
@@ -58,7 +61,8 @@ export class ReadingPane {
       this.parts.top, this.parts.bars, this.parts.words, counterfactual, feedback, this.parts.against,
       quality(study.provenance, explanation), exportsOf(study, () => this.actions.remove(study)), provenance(study.provenance, explanation));
     this.paint(study, explanation);
-    if (!explanation.abstained) mountCounterfactual(counterfactual, { sample: study.sample, resultId: study.jobId, explanation, ask, onReading: (other, url, step) => this.alter(study, other, url, step) });
+    if (this.whatIf) this.whatIf.close();
+    this.whatIf = explanation.abstained ? null : mountCounterfactual(counterfactual, { sample: study.sample, resultId: study.jobId, explanation, ask, onReading: (other, url, step) => this.alter(study, other, url, step) });
     if (this.takesFeedback) mountFeedback(feedback, { resultId: study.jobId, explanation, ask });
   }
 
