@@ -187,16 +187,16 @@ async def load(
 def serving(command: list[str], temp_dir: Path) -> Iterator[tuple[str, int]]:
     """(address, process id) of a server in a process of its own, which prints where it listens."""
     environment = {**os.environ, "TMPDIR": str(temp_dir), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stdout is not None
-        found = re.search(r"(\d+)(?= \(Ctrl-C|$)", process.stdout.readline().strip())
-        if found is None:
-            raise SystemExit("the server did not start")
-        yield f"http://127.0.0.1:{found[1]}", process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"(\d+)(?= \(Ctrl-C|$)", process.stdout.readline().strip())
+            if found is None:
+                raise SystemExit("the server did not start")
+            yield f"http://127.0.0.1:{found[1]}", process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
 def twice(

@@ -27,14 +27,16 @@ def check(figures: Any, able: float, *, health_s: float) -> None:
     assert max(figures.health_s) < health_s, told
 
 
-def test_load_six_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_burst_of_a_hundred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine: a hundred images in a fifth of a second cannot all find room in a queue of four."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     config = ServeConfig(port=0, max_waiting=4, max_results=50, deadline_s=600)  # on a busy machine too
     with listening(app_of(tiny_reader(), config), config) as (_, port):
         able, figures = benchmark().twice(
-            f"http://127.0.0.1:{port}", os.getpid(), distinct_png, seconds=3, clients=50, warm_up_s=2, at_least=20
+            f"http://127.0.0.1:{port}", os.getpid(), distinct_png, seconds=0.2, clients=50, warm_up_s=1, at_least=500
         )
     check(figures, able, health_s=3)  # 50 clients and the server share one interpreter here
+    assert figures.sent >= 100, figures.summary()
     assert figures.refused > 0, figures.summary()
     assert max(figures.rss_mb) - figures.rss_mb[0] < 50 * RESULT_MB + 60, figures.summary()
     assert benchmark().files_in(tmp_path) == []
