@@ -60,6 +60,13 @@ PARTS: Final = (
     Part("where term in the found frame", Student("frame-found"), _JOINT),
     Part("augmentation", Student("augmented"), _JOINT),
 )
+#: What the teacher brings (docs/protocol.md, seventh protocol): a family of comparisons of its own.
+TEACHER_PARTS: Final = (
+    Part("what the teacher learned", Student("joint", "full_no_token"), Student("joint", "untrained_teacher")),
+    Part("a teacher that has learned nothing", Student("joint", "untrained_teacher"), Student("joint", "template")),
+    Part("token term", _JOINT, Student("joint", "full_no_token")),
+)
+FAMILIES: Final = (PARTS, TEACHER_PARTS)
 #: (name of the comparison, average) of the columns.
 MEASURES: Final = (("report_f1", "micro"), ("rationale_f1", "micro"), ("auc", "micro"), ("auc", "macro"))
 RARE: Final = "auc of the rarer half"
@@ -79,18 +86,9 @@ NUM_RESAMPLES: Final = 1000
 def extract(sweep: Path) -> dict[str, Any]:
     """Scores, differences and audit figures of the settings that are finished."""
     done = sorted(_finished(sweep))
-    parts = [part for part in PARTS if {part.with_it.key, part.without.key} <= set(done)]
-    students = list(dict.fromkeys(s for part in parts for s in (part.without, part.with_it)))
+    families = [[p for p in parts if {p.with_it.key, p.without.key} <= set(done)] for parts in FAMILIES]
+    students = list(dict.fromkeys(s for parts in families for part in parts for s in (part.without, part.with_it)))
     field = _field(sweep, students)
-    config = EvaluationConfig(
-        primary=PrimaryEndpoint(baselines=()),
-        num_permutations=NUM_SWAPS,
-        num_bootstrap=NUM_RESAMPLES,
-        comparisons=tuple(_specs(parts)),
-    )
-    rows = [
-        row for row in compare_arms(field, config) if row.observation is None and (row.name, row.average) in MEASURES
-    ]
     rare = _rare(sweep / "joint")
     return {
         "commit": json.loads((sweep / "joint" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))[
@@ -99,9 +97,23 @@ def extract(sweep: Path) -> dict[str, Any]:
         "students": done,
         "rare": rare,
         "scores": [_score(entry) for entry in field.entries if _is_shown(entry)],
-        "differences": [*map(_kept, rows), *_rare_differences(field.entries, parts, rare)],
+        "differences": [row for parts in families for row in _compared(field, parts, rare)],
         "audit": list(_audit(sweep, students)),
     }
+
+
+def _compared(field: Field, parts: Sequence[Part], rare: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """One family's differences: Holm over each measure's comparisons."""
+    config = EvaluationConfig(
+        primary=PrimaryEndpoint(baselines=()),
+        num_permutations=NUM_SWAPS,
+        num_bootstrap=NUM_RESAMPLES,
+        comparisons=tuple(_specs(parts)),
+    )
+    for row in compare_arms(field, config):
+        if row.observation is None and (row.name, row.average) in MEASURES:
+            yield _kept(row)
+    yield from _rare_differences(field.entries, parts, rare)
 
 
 def _finished(sweep: Path) -> Iterator[str]:
@@ -214,15 +226,16 @@ TITLES: Final = ("report_f1", "rationale_f1", "micro-AUC", "macro-AUC", "macro-A
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Markdown: differences, then the students themselves, then the audit's figures."""
-    return "\n\n".join("\n".join(lines) for lines in (_differences(found), _students(found), _audited(found)))
+    """Markdown: differences, a table a family, then the students themselves, then the audit's figures."""
+    families = [_differences(found, parts) for parts in FAMILIES]
+    return "\n\n".join("\n".join(lines) for lines in (*families, _students(found), _audited(found)))
 
 
-def _differences(found: Mapping[str, Any]) -> Iterator[str]:
+def _differences(found: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[str]:
     yield f"| part | {' | '.join(TITLES)} |"
     yield "|---" * (1 + len(TITLES)) + "|"
     missing = []
-    for part in PARTS:
+    for part in parts:
         if not {part.with_it.key, part.without.key} <= set(found["students"]):
             missing.append(part.name)
             continue

@@ -100,13 +100,16 @@ def test_seeds_and_arms_may_be_added_to_a_run_but_not_taken_away(tiny_run, tmp_p
     recipe, run = tiny_run
     longer = tmp_path / "run"
     shutil.copytree(run, longer)
-    more = "distillation.arms=[label, full, classifier_template, classifier_template_full]"
+    more = "distillation.arms=[label, full, untrained_teacher, classifier_template, classifier_template_full]"
     done = kdistill("run", str(recipe), more, "--out", str(longer), "--resume")
     assert {name: found for name, found in identities(longer).items() if name in STAGES and "student" in name} == {
         name: found for name, found in identities(run).items() if "student" in name
     }
     assert (longer / "student" / "classifier_template_full" / "seed-0" / "predictions.parquet").is_file()
     assert done.stderr.count("up to date") == len(STAGES) - 3  # all but evaluation, audit and report
+    control = read_manifest(longer / "student" / "untrained_teacher" / "seed-0").inputs["rationales"]
+    assert control == read_manifest(longer / "rationales_untrained").identity
+    assert control != read_manifest(longer / "rationales").identity
     done = kdistill("run", str(recipe), "--out", str(longer), "--resume", check=3)
     assert "distillation.arms" in done.stderr
 

@@ -11,11 +11,11 @@ from safetensors.numpy import load_file
 from kdistill.artifact import StageWriter
 from kdistill.literature.search import PassageIndex
 from kdistill.records import Rationale, read_jsonl
-from kdistill.teacher.config import EndpointConfig, RationalesConfig, ReadingConfig
+from kdistill.teacher.config import EndpointConfig, RationalesConfig, ReadingConfig, TeacherConfig
 from kdistill.teacher.rationale_stage import build_rationales, privileged_prompt
 
 from .servers import Server, completion
-from .worlds import read_lines, studies_at, study
+from .worlds import read_lines, studies_at, study, tiny_config
 
 CONFIG = RationalesConfig(reading=ReadingConfig(min_posterior=0.3, min_margin_nats=0.1))
 STUDIES = [
@@ -36,7 +36,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory, literature_dir: Path, teache
     return build(tmp_path_factory.mktemp("select"), literature_dir, teacher_dir, CONFIG)
 
 
-def build(folder: Path, literature_dir: Path, teacher_dir: Path, config: RationalesConfig) -> StageWriter:
+def build(
+    folder: Path,
+    literature_dir: Path,
+    teacher_dir: Path,
+    config: RationalesConfig,
+    untrained: TeacherConfig | None = None,
+) -> StageWriter:
     studies_dir, labels_dir = studies_at(folder, STUDIES)
     writer = StageWriter(folder / "rationales")
     writer.dir.mkdir()
@@ -47,8 +53,30 @@ def build(folder: Path, literature_dir: Path, teacher_dir: Path, config: Rationa
         teacher_dir=teacher_dir,
         studies_dir=studies_dir,
         labels_dir=labels_dir,
+        untrained=untrained,
     )
     return writer
+
+
+def test_the_untrained_control_infers_nothing_and_shares_the_vocabulary(
+    tmp_path: Path, stage: StageWriter, literature_dir: Path, teacher_dir: Path
+) -> None:
+    """The same architecture, tokenizer, reports and passages: what differs is what the model learned from articles."""
+    careful = RationalesConfig()  # thresholds that chance does not pass
+    control = build(tmp_path, literature_dir, teacher_dir, careful, tiny_config(steps=900))
+    accepted = by_study(control, "rationales.jsonl")
+    assert {r.teacher for r in accepted.values()} == {"from_scratch-untrained/select"}
+    found = {entry.observation for entry in by_study(stage, "rationales.jsonl")["described"].entries}
+    assert "Pleural Effusion" in found  # by the meniscus, which means nothing to the control:
+    assert accepted["described"].text == "No acute abnormality. No pneumothorax."
+    facts, expected = (
+        [(entry.observation, entry.state, entry.side) for entry in by_study(one, "rationales.jsonl")["named"].entries]
+        for one in (control, stage)
+    )
+    assert facts == expected  # what the report names needs no knowledge
+    mine, theirs = (load_file(one.dir / "targets.safetensors") for one in (control, stage))
+    # A model that knows nothing spreads its mass: the kept entries hold little of it.
+    assert mine["residual_logprob"].mean() > theirs["residual_logprob"].mean()
 
 
 def by_study(stage: StageWriter, name: str) -> dict[str, Rationale]:

@@ -21,6 +21,7 @@ TEXT_TERMS: Final[frozenset[Term]] = frozenset({"report", "rationale", "token", 
 #: Terms that take the label head at its word: without a label term there is nothing to take.
 HEAD_TERMS: Final[frozenset[Term]] = frozenset({"consistency", "counterfactual"})
 LabelSource = Literal["explicit", "teacher", "none"]
+TeacherKnowledge = Literal["trained", "untrained"]
 RationaleSource = Literal["teacher", "template", "shuffled_teacher", "none"]
 ImpressionKind = Literal["written", "canonical"]
 TrainingView = Literal["first", "any_frontal"]
@@ -137,6 +138,11 @@ class ArmConfig(ConfigModel):
         default="written",
         description="Impression of the training reports: as written, or the conclusion of the arm's rationale.",
     )
+    teacher: TeacherKnowledge = Field(
+        default="trained",
+        description="Who reads the reports and writes the rationales: the teacher, or (a control) the same model as it "
+        "was before it read the literature.",
+    )
     on_policy: bool = Field(default=False, description="Take the token term on the student's own texts, in a share.")
     long: bool = Field(default=False, description="Train for as long as `full` computes (see full_compute_ratio).")
     blank_image: bool = Field(default=False, description="Replace every image by mean grey.")
@@ -199,6 +205,9 @@ ARMS: Final[Mapping[str, ArmConfig]] = MappingProxyType(
         "template": _template(_TEMPLATE),
         "template_no_where": _template(_TEMPLATE[:-1]),
         "shuffled_teacher": _full(label_source="explicit", rationale_source="shuffled_teacher", impression="written"),
+        # Distributions and embeddings of a model that has learned nothing are noise: with them the control would lose
+        # for another reason than what it is about. Beside it stands `full_no_token`.
+        "untrained_teacher": _full(terms=(*_LABEL, "rationale", "where"), teacher="untrained"),
         "full_consistency": _full(terms=(*_FULL, "consistency")),
         "full_counterfactual": _full(terms=(*_FULL, "counterfactual")),
         "full_on_policy": _full(on_policy=True),

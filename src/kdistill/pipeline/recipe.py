@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from kdistill.audit.config import AuditConfig
 from kdistill.config import ConfigModel, load_config
-from kdistill.distillation.config import DistillationConfig
+from kdistill.distillation.config import ARMS, DistillationConfig
 from kdistill.errors import ConfigError
 from kdistill.evaluation.config import EvaluationConfig
 from kdistill.labelers.config import LabelerConfig, RulesLabelerConfig
@@ -54,6 +54,16 @@ class Recipe(ConfigModel):
         size = image_size_px(self.studies)
         if size != self.student.image_size_px:
             raise ValueError(f"studies give images of {size} px, student.image_size_px is {self.student.image_size_px}")
+        return self
+
+    @model_validator(mode="after")
+    def _untrained_teacher_writes(self) -> Recipe:
+        asked = [arm for arm in self.distillation.arms if ARMS[arm].teacher == "untrained"]
+        if asked and self.rationales.writer == "endpoint":
+            raise ValueError(
+                f"{asked[0]} learns from the local teacher before its training: rationales.writer must be select or "
+                "generate, a model behind an endpoint has no such state"
+            )
         return self
 
 

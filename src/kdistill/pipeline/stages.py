@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from kdistill.artifact import StageWriter
 from kdistill.config import ConfigModel
-from kdistill.distillation.config import ARMS
+from kdistill.distillation.config import ARMS, TeacherKnowledge
 from kdistill.interrupt import OnProgress
 from kdistill.labelers.config import LabelerConfig
 from kdistill.pipeline.recipe import Recipe
@@ -43,13 +43,21 @@ class RunFolder:
     labels: Path = field(init=False)
     teacher: Path = field(init=False)
     rationales: Path = field(init=False)
+    rationales_untrained: Path = field(init=False)
     evaluation: Path = field(init=False)
     audit: Path = field(init=False)
     report: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("studies", "literature", "labels", "teacher", "rationales", "evaluation", "audit", "report"):
+        for name in (
+            "studies", "literature", "labels", "teacher", "rationales", "rationales_untrained", "evaluation", "audit",
+            "report",
+        ):  # fmt: skip
             object.__setattr__(self, name, self.dir / name)
+
+    def rationales_by(self, teacher: TeacherKnowledge) -> Path:
+        """Folder of the rationales that a teacher wrote: after it read the literature, or (a control) before."""
+        return self.rationales if teacher == "trained" else self.rationales_untrained
 
     def student(self, arm: str, seed: int) -> Path:
         """Folder of one student."""
@@ -69,12 +77,14 @@ def student_keys(recipe: Recipe) -> list[tuple[str, int]]:
 
 def base_stages(recipe: Recipe, run: RunFolder) -> list[Stage]:
     """The stages before any student, in order."""
+    # The control's rationales only where an arm learns from them.
+    wanted = {"trained", *(ARMS[arm].teacher for arm in recipe.distillation.arms)}
     return [
         _studies(recipe, run),
         _literature(recipe, run),
         _labels(recipe, run),
         _teacher(recipe, run),
-        _rationales(recipe, run),
+        *(_rationales(recipe, run, teacher) for teacher in get_args(TeacherKnowledge) if teacher in wanted),
     ]
 
 
@@ -167,7 +177,9 @@ def _teacher(recipe: Recipe, run: RunFolder) -> Stage:
     )
 
 
-def _rationales(recipe: Recipe, run: RunFolder) -> Stage:
+def _rationales(recipe: Recipe, run: RunFolder, teacher: TeacherKnowledge) -> Stage:
+    folder = run.rationales_by(teacher)
+
     def build(stage: StageWriter, on_progress: OnProgress) -> None:
         from kdistill.teacher.rationale_stage import build_rationales
 
@@ -178,18 +190,20 @@ def _rationales(recipe: Recipe, run: RunFolder) -> Stage:
             teacher_dir=run.teacher,
             studies_dir=run.studies,
             labels_dir=run.labels,
+            untrained=recipe.teacher if teacher == "untrained" else None,
             on_progress=on_progress,
         )
 
     inputs = {"literature": run.literature, "teacher": run.teacher, "studies": run.studies, "labels": run.labels}
     config = _with_threads(recipe, rationales=recipe.rationales)
-    return Stage("rationales", run.rationales, config, inputs, build, resumable=True)  # keeps an endpoint's answers
+    return Stage(folder.name, folder, config, inputs, build, resumable=True)  # keeps an endpoint's answers
 
 
 def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
     """One student: arm and seed. Its configuration leaves out which other arms and seeds the recipe has."""
     read = ARMS[arm].reads_student
     read_dir = run.student(read, seed) if read else None
+    rationales = run.rationales_by(ARMS[arm].teacher)
 
     def build(stage: StageWriter, on_progress: OnProgress) -> None:
         from kdistill.distillation.stage import build_student
@@ -202,7 +216,7 @@ def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
             seed,
             studies_dir=run.studies,
             labels_dir=run.labels,
-            rationales_dir=run.rationales,
+            rationales_dir=rationales,
             teacher_dir=run.teacher,
             read_student_dir=read_dir,
             on_progress=on_progress,
@@ -210,7 +224,7 @@ def student_stage(recipe: Recipe, run: RunFolder, arm: str, seed: int) -> Stage:
 
     settings = recipe.distillation.model_dump(mode="json", exclude={"arms", "seeds", "data_workers"})
     config = {"threads": recipe.threads, "student": recipe.student.model_dump(mode="json"), "distillation": settings}
-    inputs = {"studies": run.studies, "labels": run.labels, "rationales": run.rationales, "teacher": run.teacher}
+    inputs = {"studies": run.studies, "labels": run.labels, "rationales": rationales, "teacher": run.teacher}
     if read_dir:
         inputs["read_student"] = read_dir
     return Stage(

@@ -14,10 +14,10 @@ from kdistill.observations import LabelState
 from kdistill.records import Rationale, RationaleEntry, Study, write_jsonl
 from kdistill.studies.store import load_studies
 from kdistill.teacher.aspects import build_aspects
-from kdistill.teacher.config import RationalesConfig
-from kdistill.teacher.corpus import heldout_passages
+from kdistill.teacher.config import RationalesConfig, TeacherConfig
+from kdistill.teacher.corpus import heldout_passages, training_texts
 from kdistill.teacher.generate import GenerateWriter, LocalGenerator, endpoint_generator
-from kdistill.teacher.language_model import load
+from kdistill.teacher.language_model import LanguageModel, create, load
 from kdistill.teacher.reading import Reading, ReportReader, SentenceReader, calibrate
 from kdistill.teacher.requests import requests_for, sides_of
 from kdistill.teacher.retrieval import LiteratureSentences
@@ -51,6 +51,7 @@ def build_rationales(
     teacher_dir: Path,
     studies_dir: Path,
     labels_dir: Path,
+    untrained: TeacherConfig | None = None,
     on_progress: Progress | None = None,
 ) -> None:
     """Read reports, write and verify rationales of training studies, and compute the student's targets.
@@ -66,13 +67,15 @@ def build_rationales(
         teacher_dir: The published teacher.
         studies_dir: The published studies.
         labels_dir: The published explicit labels.
+        untrained: Given for the control: the published teacher's settings. The model as it was before it read the
+            literature then takes its place; everything else is the same.
         on_progress: Called with (done, total) while targets are computed.
 
     Raises:
         InputError: An input stage is missing or damaged.
         WeightsError: The teacher's weights are damaged.
     """
-    teacher = load(str(teacher_dir / "model"))
+    teacher = load(str(teacher_dir / "model")) if untrained is None else _before_training(untrained, literature_dir)
     stage.device = str(teacher.device)
     scorer = Scorer(teacher, batch_size=config.reading.batch_size, max_prompt_tokens=config.max_prompt_tokens)
     studies = [study for study in load_studies(studies_dir) if study.split in ("train", "validate")]
@@ -81,7 +84,7 @@ def build_rationales(
     index = PassageIndex.load(literature_dir)
     literature = LiteratureSentences(index, top=config.retrieval_top, max_words=config.max_sentence_words)
     writer = _writer(config, scorer, literature, stage.dir / CHECKPOINTS / "answers.jsonl")
-    accepted = _write(stage, config, writer, Verifier(index), tasks, _name(teacher_dir, config))
+    accepted = _write(stage, config, writer, Verifier(index), tasks, _name(teacher_dir, config, untrained))
     _write_template(stage, tasks)
     aspects = build_aspects(teacher, literature, batch_size=config.embed_batch_size)
     aspects.write(stage.dir)
@@ -170,11 +173,18 @@ def _writer(
             return GenerateWriter(LocalGenerator(scorer.language_model, config), literature, config)
 
 
-def _name(teacher_dir: Path, config: RationalesConfig) -> str:
+def _before_training(config: TeacherConfig, literature_dir: Path) -> LanguageModel:
+    """The model that the teacher stage began with: same settings, tokenizer and seed, nothing learned from here."""
+    teacher = create(config, training_texts(literature_dir))
+    teacher.model.eval()
+    return teacher
+
+
+def _name(teacher_dir: Path, config: RationalesConfig, untrained: TeacherConfig | None) -> str:
     if config.endpoint is not None and config.writer == "endpoint":
         return config.endpoint.model
     metrics = json.loads((teacher_dir / "metrics.json").read_text(encoding="utf-8"))
-    return str(metrics["teacher"])
+    return str(metrics["teacher"]) + ("-untrained" if untrained is not None else "")
 
 
 def _write(
