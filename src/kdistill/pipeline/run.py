@@ -168,8 +168,9 @@ def _empty(run_dir: Path) -> None:
 def _refuse_other_recipe(recipe: Recipe, saved: Path) -> None:
     """A resumed run must not mix two recipes. Numbers of processes and workers may differ: they change no result.
 
-    Arms and seeds may be added: no student depends on which others there are. A setting that did not exist when the
-    run was made has its default: a saved recipe holds every other one.
+    Arms and seeds may be added: no student depends on which others there are; and comparisons, which a newer version
+    may have more of. A setting that did not exist when the run was made has its default: a saved recipe holds every
+    other one.
     """
     old = json.loads(load_recipe(str(saved)).model_dump_json())
     new = json.loads(recipe.model_dump_json())
@@ -184,8 +185,13 @@ def _refuse_other_recipe(recipe: Recipe, saved: Path) -> None:
 
 
 def _extended(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    before, after = old["distillation"], new["distillation"]
-    return {f"distillation.{key}" for key in ("arms", "seeds") if set(before[key]) <= set(after[key])}
+    """Lists that hold all that they held before."""
+    lists = (("distillation", "arms"), ("distillation", "seeds"), ("evaluation", "comparisons"))
+    return {
+        f"{section}.{key}"
+        for section, key in lists
+        if all(item in new[section][key] for item in old[section][key])
+    }  # fmt: skip
 
 
 def _differences(old: object, new: object, prefix: str = "") -> Iterator[str]:
