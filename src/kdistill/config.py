@@ -148,7 +148,8 @@ def _explain(model: type[ConfigModel], item: Mapping[str, Any]) -> str:
         case "union_tag_invalid" | "union_tag_not_found":
             return _explain_tag(model, item, key)
         case _:
-            return f"{key}: {item['msg']}" if key else str(item["msg"])
+            said = str(item["msg"]).removeprefix("Value error, ")  # the library's word for a check of ours
+            return f"{key}: {said}" if key else said
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

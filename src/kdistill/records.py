@@ -236,4 +236,6 @@ def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
             except ValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"]) or "line"
-                raise InputError(f"{field}: {first['msg']}", where=f"{path.name} line {number}") from error
+                raise InputError(
+                    f"{field}: {str(first['msg']).removeprefix('Value error, ')}", where=f"{path.name} line {number}"
+                ) from error

@@ -187,7 +187,7 @@ def test_a_decoder_that_has_only_texts_to_learn_to_look_from_reads_them_at_every
 
 def test_config_refuses_what_cannot_work() -> None:
     for settings_, message in (
-        ({"arms": ["nope"]}, "unknown arms"),
+        ({"arms": ["nope"]}, "no arm is named .nope.; known: report_only"),
         ({"batch_size": 8, "micro_batch": 3}, "does not divide"),
         ({"checkpoint_steps": 30}, "multiple of logging_steps"),
         ({"arms": ["full", "nearest_report"]}, "needs the arm 'label'"),

@@ -259,4 +259,4 @@ def test_a_probe_item_of_no_observation_is_named(tiny_run: tuple[Path, Path], tm
     items = tmp_path / "items.jsonl"
     items.write_text('{"phrase": "a black rim", "observation": "Gas"}\n')
     done = kdistill("teacher", "probe", str(run), "--items", str(items), check=2)
-    assert "items.jsonl line 1: observation: Value error, 'Gas' is none of Enlarged Cardiomediastinum" in done.stderr
+    assert "items.jsonl line 1: observation: 'Gas' is none of Enlarged Cardiomediastinum" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
@@ -315,8 +316,11 @@ class DistillationConfig(ConfigModel):
     @field_validator("arms")
     @classmethod
     def _known_arms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in value if name not in ARMS]:
-            raise ValueError(f"unknown arms {unknown}; known: {', '.join(ARMS)}")
+        for name in value:
+            if name not in ARMS:
+                near = difflib.get_close_matches(name, ARMS, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"no arm is named {name!r}; {hint}known: {', '.join(ARMS)}")
         return value
 
     @model_validator(mode="after")

@@ -45,6 +45,8 @@ def student_dir_of(run_dir: Path, arm: str, seed: int | None) -> Path:
     """
     found = sorted((run_dir / "student" / arm).glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
     chosen = [path for path in found if seed is None or path.name == f"seed-{seed}"]
+    if not found and not (run_dir / "student").is_dir():
+        raise InputError("is no run with a student", where=str(run_dir), remedy="Give a run's folder, e.g. runs/demo")
     if not chosen:
         there = sorted(f"{path.parent.name} {path.name}" for path in run_dir.glob("student/*/seed-*"))
         wanted = arm if seed is None else f"{arm} seed-{seed}"
