@@ -74,7 +74,7 @@ def test_help_loads_neither_torch_nor_transformers():
         (["evaluate", "nowhere"], 2, ["no recipe.yaml"]),
         (["explain", "nowhere", "x.png"], 2, ["nowhere"]),
         (["dicom", "listen", "nowhere"], 2, ["--to", "--out"]),
-        (["dicom", "listen", "nowhere", "--out", "x"], 2, ["nowhere", "no student full"]),
+        (["dicom", "listen", "nowhere", "--out", "x"], 2, ["nowhere", "no run with a student"]),
         (["dicom", "listen", "nowhere", "--out", "x", "--host", "0.0.0.0"], 3, ["--allow"]),
         (["dicom", "listen", "nowhere", "--out", "x", "--lateral", "maybe"], 2, ["lateral", "refuse"]),
         (["dicom", "send", "nowhere.dcm", "--to", "PACS"], 2, ["--to", "AET@host:port"]),
