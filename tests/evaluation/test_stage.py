@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
@@ -308,3 +309,14 @@ def test_report_that_the_labeler_cannot_read_is_no_reference(tmp_path) -> None:
     assert stage.counts["reports_not_read"] == 1
     assert one(scores, name="auc", arm="full", average="micro", uncertain="negative", reference="report")["n"] == 9
     assert one(scores, name="auc", arm="full", average="micro", uncertain="negative")["n"] == 10
+
+
+def test_p_of_fewer_runs_than_the_difference_says_so(run: RunFolders, results, tmp_path) -> None:
+    """`evaluate --against` may meet a run with more seeds: p pairs the shared ones, the difference averages all."""
+    more = {**run.students, ("full", 2): run.students["full", 1]}
+    _, comparisons, _ = evaluate(tmp_path, replace(run, students=more))
+    (row,) = pick(comparisons, name="report_f1", baseline="template", average="micro", uncertain="positive")
+    assert row["seeds"] == [0, 1, 2] and row["baseline_seeds"] == [0, 1] and row["p"] is not None
+    assert row["reason"] == "p is of the shared seeds alone (0, 1), the difference of all"
+    (even,) = pick(results[1], name="report_f1", baseline="template", average="micro", uncertain="positive")
+    assert even["reason"] is None
