@@ -97,11 +97,15 @@ def test_output_of_the_label_command_is_a_reference(tmp_path) -> None:
 def test_studies_without_a_patient_are_no_one_patient(tmp_path) -> None:
     """Half of the patients are not named: taken together they were drawn, and left out, as one patient."""
     rows = label_rows("truth:")
-    write_csv(tmp_path / "r.csv", [{**row, "patient_id": row["patient_id"] if n % 2 else " "} for n, row in enumerate(rows)])
+    write_csv(
+        tmp_path / "r.csv", [{**row, "patient_id": row["patient_id"] if n % 2 else " "} for n, row in enumerate(rows)]
+    )
     write_csv(tmp_path / "p.csv", probability_rows())
     result = score(tmp_path / "r.csv", tmp_path / "p.csv")
     assert {found.num_patients for found in result.scores} == {40}
-    assert result.notes == ("20 studies without a patient_id count as patients of their own, intervals may be too narrow",)
+    assert result.notes == (
+        "20 studies without a patient_id count as patients of their own, intervals may be too narrow",
+    )
 
 
 def test_a_patient_is_named_by_either_file(tmp_path) -> None:

@@ -48,7 +48,8 @@ class Problems:
 class Sheet:
     """One file, by study. Matrices are [N, 14]; None where the file has no such column.
 
-    A patient is None where the file does not name it. `num_abstained` counts explanations that gave no answer; they are no predictions and have no row here.
+    A patient is None where the file does not name it. `num_abstained` counts explanations that gave no answer; they are
+    no predictions and have no row here.
     """
 
     study_ids: tuple[str, ...]
