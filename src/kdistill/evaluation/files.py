@@ -85,10 +85,11 @@ def _patients(theirs: Sheet, ours: Sheet) -> tuple[list[str], str | None]:
     pairs = zip(theirs.patient_ids or nobody, ours.patient_ids or nobody, strict=True)
     named = [first if first is not None else second for first, second in pairs]
     own, unnamed = "intervals may be too narrow", named.count(None)
+    note: str | None = None
     if theirs.patient_ids is None and ours.patient_ids is None:
         note = f"no patient_id column: every study counts as a patient of its own, {own}"
-    else:
-        note = f"{unnamed} studies without a patient_id count as patients of their own, {own}" if unnamed else None
+    elif unnamed:
+        note = f"{unnamed} studies without a patient_id count as patients of their own, {own}"
     # Two prefixes, so that a study's name never meets a patient's.
     found = [f"study {s}" if p is None else f"patient {p}" for s, p in zip(theirs.study_ids, named, strict=True)]
     return found, note
