@@ -148,6 +148,16 @@ def test_a_full_disk_is_an_environment_fault_and_leaves_the_old_folder(tmp_path,
     assert (folder / "data.txt").read_text() == "old" and verify_stage(folder) == []
 
 
+def test_a_file_that_a_builder_misses_is_no_full_disk(tmp_path):
+    """It used to say "cannot be written" and to ask for space."""
+    with (
+        pytest.raises(EnvironmentFault, match="could not be made.*No such file") as caught,
+        open_stage(tmp_path / "s", stage="s", config={}),
+    ):
+        (tmp_path / "gone").read_bytes()
+    assert "Free space" not in str(caught.value) and "gone" not in str(caught.value)
+
+
 def test_a_missing_input_names_itself(tmp_path):
     with pytest.raises(InputError, match="not a published stage"):
         publish(tmp_path / "s", inputs={"x": tmp_path / "nowhere"})

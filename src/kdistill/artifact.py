@@ -8,6 +8,7 @@ stage finds its checkpoints there again, any other stage starts that folder afre
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +24,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -155,43 +156,78 @@ def open_stage(
         InputError: An input folder is missing or damaged.
         EnvironmentFault: The disk refuses a write.
     """
-    settings_hash = config_hash(config)
-    identities = {name: read_manifest(folder).identity for name, folder in (inputs or {}).items()}
+    origin = _Origin(
+        stage=stage,
+        config_hash=config_hash(config),
+        inputs={name: read_manifest(folder).identity for name, folder in (inputs or {}).items()},
+        seed=seed,
+    )
     work = partial_dir(stage_dir)
-    origin = config_hash({"config": settings_hash, "inputs": identities})
     try:
-        _prepare(work, origin, keep=resumable)
-        writer = StageWriter(work)
-        started = _now()
+        _prepare(work, origin.hash(), keep=resumable)
+        writer, started = StageWriter(work), _now()
         yield writer
-        (work / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-        shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
-        (work / "origin").unlink()
-        files = _hash_and_sync(work)
-        manifest = Manifest(
-            stage=stage,
-            identity=_identity(stage, settings_hash, identities, files),
-            config_hash=settings_hash,
-            inputs=identities,
-            files=files,
-            counts=dict(sorted(writer.counts.items())),
-            seed=seed,
-            device=writer.device,
-            started=started,
-            finished=_now(),
-            kdistill_version=__version__,
-            git_commit=_git_commit(),
-            libraries=_libraries(),
-        )
-        _write_synced(work / MANIFEST, manifest.model_dump_json(indent=1))
+        _complete(work, config)
+        _write_synced(work / MANIFEST, _manifest(origin, writer, started).model_dump_json(indent=1))
         _publish(work, stage_dir)
     except OSError as error:
-        raise EnvironmentFault(
-            f"cannot be written ({error.strerror or error})",
-            where=str(stage_dir),
-            remedy="Free space or choose another --out, then run again with --resume; what was published is intact.",
-        ) from error
+        raise _refused(error, stage_dir) from error
     logger.info("published %s", stage_dir)
+
+
+class _Origin(NamedTuple):
+    """What a stage is made from, known before it is made."""
+
+    stage: str
+    config_hash: str
+    inputs: dict[str, str]
+    seed: int | None
+
+    def hash(self) -> str:
+        """Equal for the same configuration and inputs."""
+        return config_hash({"config": self.config_hash, "inputs": self.inputs})
+
+
+def _complete(work: Path, config: Any) -> None:
+    """Add the configuration; take away what only an unfinished stage has."""
+    (work / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    (work / "origin").unlink()
+
+
+def _manifest(origin: _Origin, writer: StageWriter, started: str) -> Manifest:
+    """Hash and sync every file of a finished stage, and say what it is."""
+    files = _hash_and_sync(writer.dir)
+    return Manifest(
+        stage=origin.stage,
+        identity=_identity(origin.stage, origin.config_hash, origin.inputs, files),
+        config_hash=origin.config_hash,
+        inputs=origin.inputs,
+        files=files,
+        counts=dict(sorted(writer.counts.items())),
+        seed=origin.seed,
+        device=writer.device,
+        started=started,
+        finished=_now(),
+        kdistill_version=__version__,
+        git_commit=_git_commit(),
+        libraries=_libraries(),
+    )
+
+
+def _refused(error: OSError, stage_dir: Path) -> EnvironmentFault:
+    """The builder's files and the stage's own fail alike here: only some errors mean that the disk takes no more."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EMFILE, errno.ENOMEM):
+        return EnvironmentFault(
+            f"could not be made: the system refused a file ({error.strerror or error})",
+            where=str(stage_dir),
+            remedy="Look whether a file that it reads was moved or deleted meanwhile, then run again with --resume.",
+        )
+    return EnvironmentFault(
+        f"cannot be written ({error.strerror or error})",
+        where=str(stage_dir),
+        remedy="Free space or choose another --out, then run again with --resume; what was published is intact.",
+    )
 
 
 def _prepare(work: Path, origin: str, *, keep: bool) -> None:
@@ -321,11 +357,7 @@ def adopt_stage(
         shutil.copytree(made_elsewhere, work, copy_function=_link_or_copy)
         _publish(work, stage_dir)
     except OSError as error:
-        raise EnvironmentFault(
-            f"cannot be written ({error.strerror or error})",
-            where=str(stage_dir),
-            remedy="Free space or choose another --out, then run again with --resume.",
-        ) from error
+        raise _refused(error, stage_dir) from error
     logger.info("took over %s", stage_dir)
     return True
 

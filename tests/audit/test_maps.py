@@ -175,6 +175,16 @@ def test_students_of_different_grids_play_on_a_common_one(masks: np.ndarray) -> 
         summed(fine, 5)
 
 
+def test_a_common_grid_that_does_not_fit_is_said_not_raised(masks: np.ndarray) -> None:
+    cases, maps = cases_of(masks), planted_maps(masks)
+    boot = PatientBootstrap(cases.patient_ids, 100, seed=0)
+    rows = list(pointing_rows({"full": Method("attention", "full", [(cases, maps)])}, [], "full", boot, (), 32))
+    assert [(r.value, r.reason) for r in rows if r.test.startswith("pointing_game")] == [
+        (None, "not run: audit.pointing_grid 32 does not divide a grid of 16 patches a side")
+    ]
+    assert {r.test: r.value for r in rows}["mask_mass"] == 1.0
+
+
 def test_integrated_gradients_of_a_linear_model() -> None:
     generator = torch.Generator().manual_seed(0)
     images, weights = (torch.randn(shape, generator=generator) for shape in ((3, 1, 8, 8), (1, 8, 8)))

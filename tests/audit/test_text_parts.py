@@ -12,13 +12,15 @@ from kdistill.audit.material import said_of
 from kdistill.audit.resampling import PatientBootstrap, fraction, value_of
 from kdistill.audit.rows import AuditRow
 from kdistill.audit.shortcut import shortcut_rows
-from kdistill.audit.swap import other_patient, swap_row
+from kdistill.audit.swap import Known, constant_rows, other_patient, swap_row
+from kdistill.explain.reading import Reading
 
 from . import planted
 from .planted import READER, blind, cheat, faithful, make_cases, pair_said, truth_matrix
 
 CASES = make_cases()
 BOOT = PatientBootstrap(CASES.patient_ids, 200, seed=0)
+ALL_KNOWN = Known(truth_matrix(), np.ones(len(CASES.studies), dtype=bool))
 
 
 def rows_of(student: planted.Student, *, head: bool = True, seeds: int = 1) -> dict[str, AuditRow]:
@@ -126,10 +128,39 @@ def test_shortcut_without_pairs_is_not_run() -> None:
 
 @pytest.mark.parametrize(("student", "passed"), [(faithful, True), (blind, False)])
 def test_swap(student: planted.Student, passed: bool) -> None:
-    row = swap_row("arm", [planted.test_said(student)], truth_matrix(), CASES, BOOT)
+    row = swap_row("arm", [planted.test_said(student)], ALL_KNOWN, CASES, BOOT)
     assert row.passed is passed
     if student is blind:
         assert row.value == 0.0
+
+
+def test_a_study_of_which_nothing_is_known_is_no_study_without_findings() -> None:
+    said, studies = planted.test_said(faithful), np.arange(len(CASES.studies)) % 2 == 0
+    row = swap_row("arm", [said], Known(truth_matrix() & studies[:, None], studies), CASES, BOOT)
+    assert (row.baseline, row.n) == (1.0, 4)
+
+
+class GreyReader:
+    """Says "edema" of an even image of one grey, and nothing of any other."""
+
+    name, size_px, thresholds = "grey", 8, None
+
+    def __init__(self, grey: int) -> None:
+        self.grey = grey
+
+    def read(self, images: np.ndarray) -> list[Reading]:
+        texts = ["Edema." if (image == self.grey).all() else "No acute abnormality." for image in images]
+        return [Reading(None, None, None, text, "", text) for text in texts]
+
+
+def test_the_blank_image_is_the_students_own_grey() -> None:
+    said, grey = planted.test_said(faithful), 51
+    rows = constant_rows(
+        "arm", said, GreyReader(grey), ALL_KNOWN, CASES, BOOT, READER, mean_grey=grey, num_noise=2, seed=0
+    )
+    drop = {row.test: row.value for row in rows}
+    # Edema is there in 4 of 8 studies, effusion in 4: "edema" of all has F1 8 / 16, "nothing" 0.
+    assert drop == {"blank_image": pytest.approx(0.5), "noise_image": pytest.approx(1.0)}
 
 
 def test_swap_partners_are_other_patients() -> None:

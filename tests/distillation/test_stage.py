@@ -106,6 +106,7 @@ def test_history_and_counts(trained: dict[str, StageWriter]) -> None:
     assert lines[-1]["step"] == 20 and any("validation_micro_auc" in line for line in lines)
     counts = trained["full"].counts
     assert counts["predicted_studies"] == 16 and counts["label_from_report"] == 24 * 14
+    assert counts["trained_in_bfloat16"] == 0
 
 
 def test_equal_runs_publish_equal_bytes(

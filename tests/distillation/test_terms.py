@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdistill.distillation.assembly import active_terms, refuse_unfounded_terms
+from kdistill.distillation.assembly import refuse_unfounded, refuse_unfounded_terms
 from kdistill.distillation.collate import Visit
-from kdistill.distillation.config import ARMS, DistillationConfig
+from kdistill.distillation.config import ARMS, DistillationConfig, active_terms
 from kdistill.distillation.consistency import consistency_loss, statement_sequences
 from kdistill.distillation.counterfactual import top_mass
 from kdistill.distillation.objective import Objective
@@ -245,3 +245,41 @@ def test_unused_settings_are_not_needed(parts: Parts) -> None:
     plain = Objective({"report": 1.0}, parts.objective.divergence, 1.0, None, None)
     batch = parts.batch()
     assert set(plain.losses(parts.model, batch, plain.counts(batch))) == {"report"}
+
+
+@pytest.mark.parametrize(
+    ("arms", "changes"),
+    [
+        (("full", "full_no_semantic"), {}),  # the semantic term is off by default
+        (("full", "full_no_token"), {"weights": {"token": 0}}),
+        (("full", "full_on_policy"), {"on_policy": {"share": 0}}),
+        (("full", "full_displaced_where"), {"weights": {"where": 0}}),
+        (("full", "full_no_impression"), {"weights": {"report": 0}}),
+        (("report_only", "report_only_long"), {"full_compute_ratio": 1}),
+    ],
+)
+def test_two_arms_of_one_training_are_refused(arms: tuple[str, str], changes: dict) -> None:
+    """Their difference would be 0 with an interval of no width, and read as: the part is worth nothing."""
+    with pytest.raises(ValueError, match=f"{arms[1]} learns what {arms[0]} does"):
+        DistillationConfig.model_validate({"arms": arms, **changes})
+    DistillationConfig.model_validate({"arms": arms, "weights": {"semantic": 0.5}})
+
+
+@pytest.mark.parametrize(
+    ("arm", "order", "refused"),
+    [
+        ("full_on_policy", "rationale_first", True),
+        ("full_on_policy", "report_first", True),
+        ("full_on_policy", "apart", False),
+        ("full_consistency", "report_first", True),
+        ("full_consistency", "rationale_first", False),
+        ("full", "report_first", False),
+    ],
+)
+def test_terms_on_rationales_that_stand_alone_need_such_rationales(arm: str, order: str, refused: bool) -> None:
+    student = StudentConfig.model_validate({"text_order": order})
+    if not refused:
+        return refuse_unfounded(arm, ARMS[arm], student)
+    with pytest.raises(ConfigError, match="text_order"):
+        refuse_unfounded(arm, ARMS[arm], student)
+    return None

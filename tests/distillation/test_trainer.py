@@ -9,7 +9,7 @@ import torch
 
 from kdistill.checkpoints import newest_verified
 from kdistill.distillation.config import ARMS, DistillationConfig
-from kdistill.distillation.trainer import DivergedError, Plan, train
+from kdistill.distillation.trainer import DivergedError, Plan, settle_arithmetic, train, trains_in_bf16
 from kdistill.student.config import StudentConfig
 from kdistill.student.modeling import load_student
 
@@ -116,6 +116,42 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_weight(
     run(small, two, tmp_path / "b", steps=2)
     expected = small.model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in full.model.state_dict().items())
+
+
+def test_memory_that_runs_out_on_the_way_costs_no_step(
+    world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path
+) -> None:
+    """Two steps of four fit, the third does not, and there is no checkpoint: it starts again from the first weights."""
+    seen: list[int] = []
+
+    def too_many(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(inputs[0]))
+        if seen == [4, 4, 4]:
+            raise torch.OutOfMemoryError
+
+    sizes = {"batch_size": 4, "checkpoint_steps": 100}
+    four, two = (short.model_copy(update={**sizes, "micro_batch": number}) for number in (4, 2))
+    small, full = (make_parts(world, tiny, config, "label") for config in (two, four))
+    full.model.vision.register_forward_pre_hook(too_many)
+    run(full, four, tmp_path / "a", steps=3)
+    run(small, two, tmp_path / "b", steps=3)
+    assert seen == [4, 4, 4] + [2] * 6
+    expected = small.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in full.model.state_dict().items())
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_interrupted_training_keeps_its_arithmetic(
+    world: ToyDirs, tiny: StudentConfig, short: DistillationConfig, tmp_path: Path, begun: bool
+) -> None:
+    """Left to the hardware, it goes on as it began, whatever machine it is now on; without a checkpoint it does not."""
+    free = short.model_copy(update={"bf16": None})
+    assert settle_arithmetic(short.model_copy(update={"bf16": begun}), tmp_path).bf16 is begun
+    assert settle_arithmetic(free, tmp_path).bf16 is trains_in_bf16(None)  # nothing was trained yet
+    settle_arithmetic(short.model_copy(update={"bf16": begun}), tmp_path)
+    run(make_parts(world, tiny, short, "label"), short, tmp_path, steps=3)
+    assert settle_arithmetic(free, tmp_path).bf16 is begun
+    assert settle_arithmetic(short.model_copy(update={"bf16": not begun}), tmp_path).bf16 is not begun
 
 
 def test_validation_is_logged_and_draws_no_random_number(

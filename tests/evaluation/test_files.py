@@ -94,6 +94,27 @@ def test_output_of_the_label_command_is_a_reference(tmp_path) -> None:
     assert any("patient_id" in note for note in result.notes)
 
 
+def test_studies_without_a_patient_are_no_one_patient(tmp_path) -> None:
+    """Half of the patients are not named: taken together they were drawn, and left out, as one patient."""
+    rows = label_rows("truth:")
+    write_csv(
+        tmp_path / "r.csv", [{**row, "patient_id": row["patient_id"] if n % 2 else " "} for n, row in enumerate(rows)]
+    )
+    write_csv(tmp_path / "p.csv", probability_rows())
+    result = score(tmp_path / "r.csv", tmp_path / "p.csv")
+    assert {found.num_patients for found in result.scores} == {40}
+    assert result.notes == (
+        "20 studies without a patient_id count as patients of their own, intervals may be too narrow",
+    )
+
+
+def test_a_patient_is_named_by_either_file(tmp_path) -> None:
+    write_csv(tmp_path / "r.csv", [{**row, "patient_id": ""} for row in label_rows()])
+    write_csv(tmp_path / "p.csv", [{**row, "patient_id": f"p{n // 2}"} for n, row in enumerate(probability_rows())])
+    result = score(tmp_path / "r.csv", tmp_path / "p.csv")
+    assert {found.num_patients for found in result.scores} == {20} and not result.notes
+
+
 def test_fewer_probability_columns_are_scored_on_those_alone(tmp_path) -> None:
     write_csv(tmp_path / "r.csv", label_rows())
     rows = [{k: v for k, v in row.items() if k in ("study_id", "Edema", "Pneumonia")} for row in probability_rows()]

@@ -1,15 +1,17 @@
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from kdistill.artifact import StageWriter
+from kdistill.artifact import StageWriter, open_stage
 from kdistill.errors import InputError
 from kdistill.evaluation.config import ComparisonSpec, EvaluationConfig, PrimaryEndpoint
 from kdistill.evaluation.f1 import f1_score
-from kdistill.evaluation.stage import build_evaluation
+from kdistill.evaluation.stage import build_evaluation, mixed_arithmetic
 from kdistill.observations import INDEX, OBSERVATIONS
 from kdistill.records import Study, Truth, write_jsonl
 
@@ -308,3 +310,28 @@ def test_report_that_the_labeler_cannot_read_is_no_reference(tmp_path) -> None:
     assert stage.counts["reports_not_read"] == 1
     assert one(scores, name="auc", arm="full", average="micro", uncertain="negative", reference="report")["n"] == 9
     assert one(scores, name="auc", arm="full", average="micro", uncertain="negative")["n"] == 10
+
+
+def test_p_of_fewer_runs_than_the_difference_says_so(run: RunFolders, results, tmp_path) -> None:
+    """`evaluate --against` may meet a run with more seeds: p pairs the shared ones, the difference averages all."""
+    more = {**run.students, ("full", 2): run.students["full", 1]}
+    _, comparisons, _ = evaluate(tmp_path, replace(run, students=more))
+    (row,) = pick(comparisons, name="report_f1", baseline="template", average="micro", uncertain="positive")
+    assert row["seeds"] == [0, 1, 2] and row["baseline_seeds"] == [0, 1] and row["p"] is not None
+    assert row["reason"] == "p is of the shared seeds alone (0, 1), the difference of all"
+    (even,) = pick(results[1], name="report_f1", baseline="template", average="micro", uncertain="positive")
+    assert even["reason"] is None
+
+
+def test_students_of_two_arithmetics_are_told_apart(run: RunFolders, tmp_path) -> None:
+    """A run that was extended on other hardware: the table says whose arithmetic was whose."""
+    students = {}
+    for (arm, seed), folder in run.students.items():
+        with open_stage(tmp_path / arm / str(seed), stage="student", config={}) as stage:
+            shutil.copy(folder / "predictions.parquet", stage.dir)
+            stage.count("trained_in_bfloat16", int(arm == "full"))
+        students[arm, seed] = tmp_path / arm / str(seed)
+    *_, table = evaluate(tmp_path, replace(run, students=students))
+    assert "in bfloat16: full/seed-0, full/seed-1. They differ in this, too." in table
+    assert mixed_arithmetic(run.students) is None  # no manifest says it
+    assert mixed_arithmetic({key: path for key, path in students.items() if key[0] != "full"}) is None

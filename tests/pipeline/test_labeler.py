@@ -11,6 +11,7 @@ import pytest
 
 from kdistill.errors import ConfigError, WeightsError
 from kdistill.labelers.chexbert_conversion import convert_chexbert
+from kdistill.pipeline.against import compare_runs
 from kdistill.pipeline.recipe import Recipe, load_recipe
 from kdistill.pipeline.stages import RunFolder, all_stages
 
@@ -92,3 +93,6 @@ def test_a_whole_run_with_chexbert_names_it_everywhere(tmp_path: Path) -> None:
     page = (run / "report" / "report.html").read_text()
     assert f"generated texts were read by {identity}; this is CheXbert F1." in page
     assert "kdistill-rules" not in page
+    # Two runs set side by side are read by it as well: it used to be the rules, whatever the recipe said.
+    beside = compare_runs(run, run)
+    assert {row["labeler"] for row in beside if row["name"] == "report_f1"} == {identity}

@@ -112,6 +112,20 @@ def test_decided_conclusions_follow_thresholds_and_the_heads_side() -> None:
             torch.testing.assert_close(said[image, number], expected)
 
 
+@torch.no_grad()
+def test_a_finding_that_is_never_likely_is_told_at_its_own_threshold() -> None:
+    """A rare finding may have its threshold below one in a million: head and decoder decide alike there as well."""
+    model = small_student(conclusions="decided")
+    model.queries.classifier_bias.fill_(-18.0)
+    seen = model.encode(pixels()).observations
+    assert seen is not None
+    cut = float(torch.sigmoid(seen.logits.double()).flatten().sort().values[20:22].mean())
+    assert cut < 1e-6
+    model.decide_at([cut] * 14)
+    present = seen.logits >= model.observation_prefix.decision_logits
+    assert torch.equal(present, torch.sigmoid(seen.logits.double()) >= cut) and present.any()
+
+
 def test_in_training_the_decoder_is_told_what_is_stated_not_what_the_head_thinks() -> None:
     model = small_student(conclusions="decided")
     labels, sides = torch.full((3, 14), float("nan")), torch.full((3, 14), -1)

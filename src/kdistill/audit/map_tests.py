@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from kdistill.audit.randomisation import PARTS, randomisation_rows
 from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction
 from kdistill.audit.rows import AuditRow, measured, not_run
 from kdistill.audit.swap import TESTS as SWAP_TESTS
-from kdistill.audit.swap import constant_rows
+from kdistill.audit.swap import Known, constant_rows
 from kdistill.explain.student_reader import MODEL, StudentReader, load_reader
 from kdistill.observations import INDEX
+from kdistill.student.images import mean_grey
 from kdistill.student.modeling import KDistillStudent
 from kdistill.studies.store import load_images, load_masks, load_pair_images
 
@@ -70,13 +71,20 @@ def pointing_part(work: MapWork, studies_dir: Path) -> Iterator[AuditRow]:
         return
     attention = {name: _attention(name, readers, found, work) for name, readers in headed.items()}
     grid = next(iter(attention.values())).seeds[0][1].shape[-1]
+    if found.masks.shape[-1] % grid:
+        why = f"masks of {found.masks.shape[-1]} pixels a side do not divide into the students' {grid} patches"
+        yield from (not_run(measure, arm, why) for measure in MEASURES)
+        return
     others = list(_others(work, headed, found, grid))
     yield from pointing_rows(attention, others, arm, work.boot, work.config.map_baselines, work.config.pointing_grid)
     yield not_run("pointing_game_attention_rollout", arm, "one attention layer: its rollout is the evidence map itself")
 
 
 def _attention(arm: str, readers: Sequence[StudentReader], cases: MapCases, work: MapWork) -> Method:
-    seeds = [(cases, attention_maps(reader.model, cases.images)[cases.image, cases.column]) for reader in readers]
+    seeds = []
+    for reader in readers:
+        maps = attention_maps(reader.model, reader.shown(cases.images))
+        seeds.append((cases, maps[cases.image, cases.column]))
     work.on_step()
     return Method("attention", arm, seeds)
 
@@ -89,17 +97,21 @@ def _others(
     explained = headed[source]
     note = "" if source == config.saliency_arm else f"computed on {source}: the recipe has no arm {config.saliency_arm}"
     for name, method in (("gradcam", saliency.grad_cam), ("hirescam", saliency.hires_cam)):
-        yield Method(
-            name, source, [(cases, activation_maps(reader.model, cases, method)) for reader in explained], note
-        )
+        maps = [activation_maps(reader.model, _shown(cases, reader), method) for reader in explained]
+        yield Method(name, source, [(cases, one) for one in maps], note)
         work.on_step()
     few = cases.take(min(config.num_gradient_studies, len(cases.images)))
-    maps = gradient_maps(explained[0].model, few, grid, config.gradient_steps)
+    gradients = gradient_maps(explained[0].model, _shown(few, explained[0]), grid, config.gradient_steps)
     first = f"first seed and {len(few.images)} studies only, for time"
-    yield Method("integrated_gradients", source, [(few, maps)], f"{first}; {note}".rstrip("; "))
+    yield Method("integrated_gradients", source, [(few, gradients)], f"{first}; {note}".rstrip("; "))
     work.on_step()
     yield Method("random", "none", [(cases, saliency.random_maps(num, grid, config.seed))])
     yield Method("centre_gaussian", "none", [(cases, saliency.centre_gaussian(num, grid))])
+
+
+def _shown(cases: MapCases, reader: StudentReader) -> MapCases:
+    """The cases on the images that the student reads: mean grey for the blank-image control."""
+    return replace(cases, images=reader.shown(cases.images))
 
 
 def _map_flips(work: MapWork, studies_dir: Path) -> Iterator[AuditRow]:
@@ -114,7 +126,10 @@ def _map_flips(work: MapWork, studies_dir: Path) -> Iterator[AuditRow]:
         columns = np.asarray([INDEX[p.observation] for p in pairs])
         left = np.asarray([p.before_side == "left" for p in pairs])
         patients = [p.patient_id for p in pairs]
-        parts = [_map_flip(reader.model, before, after, columns, left, patients) for reader in readers]
+        parts = [
+            _map_flip(reader.model, reader.shown(before), reader.shown(after), columns, left, patients)
+            for reader in readers
+        ]
         n = round(float(np.mean([part.denominator.sum() for part in parts])))
         reason = "share of maps that lie on the finding's side and follow it to the other; baseline: half by chance"
         found = work.boot.ratio(parts)
@@ -151,13 +166,13 @@ def randomisation_part(work: MapWork, studies_dir: Path) -> Iterator[AuditRow]:
         yield from (not_run(test, arm, why) for test, _ in PARTS)
         return
     found = map_cases(work.cases, load_images(studies_dir), masks, work.config.num_studies)
-    models = [reader.model for reader in readers]
-    yield from randomisation_rows(arm, models, found, work.boot, work.config.seed)
+    models, seen = [reader.model for reader in readers], _shown(found, readers[0])
+    yield from randomisation_rows(arm, models, seen, work.boot, work.config.seed)
     work.on_step()
 
 
 def constant_part(
-    work: MapWork, said: Mapping[str, Sequence[Said]], reference: NDArray[np.bool_] | None, texts: TextReader
+    work: MapWork, said: Mapping[str, Sequence[Said]], known: Known | None, texts: TextReader
 ) -> Iterator[AuditRow]:
     """Blank and noise images for every arm (first seed)."""
     for arm, seeds in said.items():
@@ -168,10 +183,11 @@ def constant_part(
             arm,
             seeds[0],
             work.readers[arm][0],
-            reference,
+            known,
             work.cases,
             work.boot,
             texts,
+            mean_grey=mean_grey(work.readers[arm][0].model.config),
             num_noise=work.config.num_noise_images,
             seed=work.config.seed,
         )

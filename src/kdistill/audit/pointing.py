@@ -122,6 +122,9 @@ def pointing_rows(
     """
     for measure in MEASURES:
         grid = pointing_grid if measure == "pointing_game" else None
+        if grid is not None and (own := _finest_misfit(attention, grid)) is not None:
+            yield not_run(measure, arm, f"audit.pointing_grid {grid} does not divide a grid of {own} patches a side")
+            continue
         yield from _measure_rows(
             measure,
             {name: on_grid(method, grid) for name, method in attention.items()},
@@ -130,6 +133,12 @@ def pointing_rows(
             boot,
             other_arms,
         )
+
+
+def _finest_misfit(methods: Mapping[str, Method], grid: int) -> int | None:
+    """Patches a side of maps that cannot be summed to a grid; None where all can."""
+    sides = {maps.shape[-1] for method in methods.values() for _, maps in method.seeds}
+    return max((side for side in sides if side % grid), default=None)
 
 
 def _measure_rows(

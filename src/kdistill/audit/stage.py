@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdistill.artifact import StageWriter
 from kdistill.audit.alignment import alignment_rows, load_readings
@@ -23,7 +22,7 @@ from kdistill.audit.material import Cases, PairSaid, Said, TextReader, load_case
 from kdistill.audit.resampling import PatientBootstrap
 from kdistill.audit.rows import AuditRow, not_run
 from kdistill.audit.shortcut import shortcut_rows
-from kdistill.audit.swap import swap_row
+from kdistill.audit.swap import Known, swap_row
 from kdistill.observations import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -119,15 +118,16 @@ class _Audit:
                 known.append(pairs)
             self.step()
 
-    def reference(self) -> NDArray[np.bool_] | None:
+    def known(self) -> Known | None:
         """What is known of the test studies: truth, else their reports' labels (U+), else nothing."""
         truth = self.cases.truth_matrix()
         if truth is not None:
-            return truth
-        if not any(study.report for study in self.cases.studies):
+            return Known(truth, np.ones(len(truth), dtype=bool))
+        reported = np.array([bool(study.report.strip()) for study in self.cases.studies])
+        if not reported.any():
             return None
         states = self.texts.states([study.report for study in self.cases.studies])
-        return np.isin(states, (1, -1)).reshape(-1, len(OBSERVATIONS))
+        return Known(np.isin(states, (1, -1)).reshape(-1, len(OBSERVATIONS)), reported)
 
     def part(self, part: AuditPart) -> Iterator[AuditRow]:
         """All rows of one part; one row that says so where it is left out, or has no study to be run on."""
@@ -173,8 +173,8 @@ class _Audit:
         match part:
             case "swap":
                 for arm, seeds in self.said.items():
-                    yield swap_row(arm, seeds, self.reference(), self.cases, self.boot)
-                yield from constant_part(work, self.said, self.reference(), self.texts)
+                    yield swap_row(arm, seeds, self.known(), self.cases, self.boot)
+                yield from constant_part(work, self.said, self.known(), self.texts)
             case "pointing":
                 yield from pointing_part(work, self.studies_dir)
             case "randomisation":

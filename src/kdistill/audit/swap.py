@@ -7,6 +7,7 @@ is measured against the explanation of the study's own image.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,18 @@ TESTS = ("swap_image", "blank_image", "noise_image")
 REASON = "drop of the explanation's agreement with the study; baseline: the agreement before the drop"
 
 
+class Known(NamedTuple):
+    """What is known of the N test studies.
+
+    Attributes:
+        findings: bool [N, L], what is there.
+        studies: bool [N], of which studies anything is known: one without truth and report has no findings to fit.
+    """
+
+    findings: NDArray[np.bool_]
+    studies: NDArray[np.bool_]
+
+
 def explanation_slot(seeds: Sequence[Said]) -> str | None:
     """The rationale where the arm writes one, else its report."""
     for slot in ("rationale", "report"):
@@ -29,55 +42,54 @@ def explanation_slot(seeds: Sequence[Said]) -> str | None:
     return None
 
 
-def swap_row(
-    arm: str, seeds: Sequence[Said], reference: NDArray[np.bool_] | None, cases: Cases, boot: PatientBootstrap
-) -> AuditRow:
+def swap_row(arm: str, seeds: Sequence[Said], known: Known | None, cases: Cases, boot: PatientBootstrap) -> AuditRow:
     """Each study gets the explanation of another patient's image.
 
     Args:
         arm: Its name.
         seeds: What each seed said about the test studies.
-        reference: Findings of the test studies, bool [N, L]; None where nothing is known.
+        known: Findings of the test studies; None where nothing is known of any.
         cases: The studies.
         boot: Patient resamples.
     """
     slot, patients = explanation_slot(seeds), [study.patient_id for study in cases.studies]
-    if slot is None or reference is None or len(set(patients)) < 2:
+    if slot is None or known is None or len(set(patients)) < 2:
         return not_run("swap_image", arm, "no text, no truth, or a single patient")
     order = other_patient(patients)
-    own = [agreement(patients, said.stated(slot), reference) for said in seeds]
-    swapped = [agreement(patients, said.stated(slot)[order], reference) for said in seeds]
-    return _drop("swap_image", arm, own, swapped, boot, f"{REASON}; {slot}")
+    own = [agreement(patients, said.stated(slot), known) for said in seeds]
+    swapped = [agreement(patients, said.stated(slot)[order], known) for said in seeds]
+    return _drop("swap_image", arm, own, swapped, known, boot, f"{REASON}; {slot}")
 
 
 def constant_rows(
     arm: str,
     said: Said,
     reader: ImageReader,
-    reference: NDArray[np.bool_] | None,
+    known: Known | None,
     cases: Cases,
     boot: PatientBootstrap,
     texts: TextReader,
     *,
+    mean_grey: int,
     num_noise: int,
     seed: int,
 ) -> Iterator[AuditRow]:
     """A blank image and noise images are explained (first seed) and stand in for every study's own explanation."""
     slot, patients = explanation_slot([said]), [study.patient_id for study in cases.studies]
-    if slot is None or reference is None or not patients:
+    if slot is None or known is None or not patients:
         yield from (not_run(test, arm, "no text or no truth") for test in TESTS[1:])
         return
     size = reader.size_px
-    blank = np.full((1, size, size), 115, dtype=np.uint8)
+    blank = np.full((1, size, size), mean_grey, dtype=np.uint8)
     noise = np.random.default_rng(seed).integers(0, 256, (num_noise, size, size)).astype(np.uint8)
     readings = reader.read(np.concatenate([blank, noise]))
     states = texts.states([r.rationale if slot == "rationale" else r.report for r in readings])
     stated = np.isin(states, (1, -1))
-    own = [agreement(patients, said.stated(slot), reference)]
+    own = [agreement(patients, said.stated(slot), known)]
     for test, shown in (("blank_image", stated[:1]), ("noise_image", stated[1:])):
         rows = np.arange(len(patients)) % len(shown)
-        instead = [agreement(patients, shown[rows], reference)]
-        yield _drop(test, arm, own, instead, boot, f"{REASON}; {slot}; first seed only, for time")
+        instead = [agreement(patients, shown[rows], known)]
+        yield _drop(test, arm, own, instead, known, boot, f"{REASON}; {slot}; first seed only, for time")
 
 
 def other_patient(patient_ids: Sequence[str]) -> NDArray[np.intp]:
@@ -92,15 +104,22 @@ def other_patient(patient_ids: Sequence[str]) -> NDArray[np.intp]:
     return partner
 
 
-def agreement(patients: Sequence[str], stated: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Fraction:
-    """Micro F1 over the 13 findings, as 2 TP over 2 TP + FP + FN of each study."""
-    said, known = stated[:, FINDING_COLUMNS], reference[:, FINDING_COLUMNS]
-    return fraction(patients, 2.0 * (said & known).sum(axis=1), 1.0 * said.sum(axis=1) + known.sum(axis=1))
+def agreement(patients: Sequence[str], stated: NDArray[np.bool_], known: Known) -> Fraction:
+    """Micro F1 over the 13 findings, as 2 TP over 2 TP + FP + FN of each study of which something is known."""
+    said, there = stated[:, FINDING_COLUMNS], known.findings[:, FINDING_COLUMNS]
+    shared, total = 2.0 * (said & there).sum(axis=1), 1.0 * said.sum(axis=1) + there.sum(axis=1)
+    return fraction(patients, shared * known.studies, total * known.studies)
 
 
 def _drop(
-    test: str, arm: str, own: Sequence[Fraction], instead: Sequence[Fraction], boot: PatientBootstrap, reason: str
+    test: str,
+    arm: str,
+    own: Sequence[Fraction],
+    instead: Sequence[Fraction],
+    known: Known,
+    boot: PatientBootstrap,
+    reason: str,
 ) -> AuditRow:
     found = difference(boot.ratio(own), boot.ratio(instead))
-    n = len(own[0].patient_ids)
+    n = int(known.studies.sum())
     return measured(test, arm, found, n=n, rule=("at_least", MIN_DROP), baseline=value_of(own), reason=reason)

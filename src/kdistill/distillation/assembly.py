@@ -38,14 +38,6 @@ from kdistill.teacher.tokenizer import add_special_tokens, load_tokenizer
 MODEL = "model"
 
 
-def active_terms(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
-    """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
-    weights = config.weights.model_dump()
-    terms = tuple(term for term in arm.terms if weights[term] > 0)
-    on_policy = arm.on_policy and "token" in terms and config.on_policy.share > 0
-    return arm.model_copy(update={"terms": terms, "on_policy": on_policy})
-
-
 def refuse_unfounded(name: str, arm: ArmConfig, student: StudentConfig) -> None:
     """What an arm would learn, or be told, from something that nothing trains.
 
@@ -55,6 +47,7 @@ def refuse_unfounded(name: str, arm: ArmConfig, student: StudentConfig) -> None:
     refuse_untrained_vision(name, arm, student)
     refuse_unfounded_conclusions(name, arm, student)
     refuse_unfounded_terms(name, arm)
+    refuse_texts_out_of_place(name, arm, student)
 
 
 def refuse_untrained_vision(name: str, arm: ArmConfig, student: StudentConfig) -> None:
@@ -97,6 +90,23 @@ def refuse_unfounded_terms(name: str, arm: ArmConfig) -> None:
             f"arm {name} has no label term, and {', '.join(unfounded)} reads the label head",
             where="distillation.weights.label",
             remedy=f"Give it a weight, or set distillation.weights.{unfounded[0]}=0.",
+        )
+
+
+def refuse_texts_out_of_place(name: str, arm: ArmConfig, student: StudentConfig) -> None:
+    """Sampled rationales and asked statements stand alone right behind the prefix, where a joined text may have none.
+
+    Raises:
+        ConfigError: The arm has such a term, and its student writes report and rationale as one text in which the
+            rationale begins elsewhere (or, for sampled ones, ends elsewhere).
+    """
+    order = text_order_of(arm, student)
+    if (arm.on_policy and order != "apart") or ("consistency" in arm.terms and order == "report_first"):
+        term = "own texts" if arm.on_policy else "the consistency term"
+        raise ConfigError(
+            f"arm {name} trains {term} as rationales of their own, and its student writes {order.replace('_', ' ')}",
+            where="student.text_order",
+            remedy="Set it to apart, or leave the arm out of distillation.arms.",
         )
 
 

@@ -269,10 +269,17 @@ class DistillationConfig(ConfigModel):
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         default="cosine", description="Learning rate after the warm-up."
     )
-    weight_decay: float = Field(default=0.05, ge=0, description="Decoupled weight decay (not on norms and biases).")
+    weight_decay: float = Field(
+        default=0.05,
+        ge=0,
+        description="Decoupled weight decay: not on biases, LayerNorms and norms of residual blocks; on all else, so "
+        "also on the small encoder's other norm scales.",
+    )
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     bf16: bool | None = Field(
-        default=None, description="Train under bfloat16 autocast; null: where the hardware multiplies in bfloat16."
+        default=None,
+        description="Train under bfloat16 autocast; null: where the hardware multiplies in it (CUDA, AVX-512, AMX); "
+        "an interrupted training goes on as it began. Say which where arms are trained on several machines.",
     )
     gradient_checkpointing: bool = Field(
         default=False,
@@ -334,6 +341,8 @@ class DistillationConfig(ConfigModel):
                 raise ValueError(f"{name} displaces sites on the standard film: it needs where_frame: fixed")
             if (needed := ARMS[name].reads_student) not in (None, *self.arms):
                 raise ValueError(f"{name} needs the arm {needed!r}")
+        if twins := _twins(self):
+            raise ValueError(f"{twins[1]} learns what {twins[0]} does under these weights: leave one of them out")
         return self
 
     def arm_text_every(self, arm: ArmConfig) -> int:
@@ -344,3 +353,24 @@ class DistillationConfig(ConfigModel):
         """Optimiser steps of an arm."""
         visits = self.num_image_visits * (self.full_compute_ratio if ARMS[arm].long else 1.0)
         return max(1, round(visits / self.batch_size))
+
+
+def active_terms(arm: ArmConfig, config: DistillationConfig) -> ArmConfig:
+    """The arm without the terms whose weight is zero: they cost nothing, not even their inputs."""
+    weights = config.weights.model_dump()
+    terms = tuple(term for term in arm.terms if weights[term] > 0)
+    on_policy = arm.on_policy and "token" in terms and config.on_policy.share > 0
+    return arm.model_copy(update={"terms": terms, "on_policy": on_policy})
+
+
+def _twins(config: DistillationConfig) -> tuple[str, str] | None:
+    """Two arms that train the same student: their comparison would show a part to be worth nothing, untested."""
+    seen: dict[ArmConfig, str] = {}
+    for name in dict.fromkeys(config.arms):
+        arm = active_terms(ARMS[name], config)
+        unread: dict[str, object] = {} if "where" in arm.terms else {"sites": "stated"}
+        unread |= {} if "report" in arm.terms else {"impression": "written"}
+        unread |= {} if config.full_compute_ratio > 1 else {"long": False}
+        if arm.kind == "trained" and (other := seen.setdefault(arm.model_copy(update=unread), name)) != name:
+            return other, name
+    return None

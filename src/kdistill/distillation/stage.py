@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from kdistill.artifact import CHECKPOINTS, StageWriter
 from kdistill.distillation.assembly import (
     MODEL,
-    active_terms,
     build_collator,
     build_objective,
     privileged_teacher,
@@ -25,13 +24,13 @@ from kdistill.distillation.assembly import (
     teacher_width,
     text_order_of,
 )
-from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig
+from kdistill.distillation.config import ARMS, ArmConfig, DistillationConfig, active_terms
 from kdistill.distillation.labels import label_targets, load_stated_labels
 from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
 from kdistill.distillation.targets import build_targets
 from kdistill.distillation.thresholds import choose_thresholds
-from kdistill.distillation.trainer import Plan, train
+from kdistill.distillation.trainer import Plan, settle_arithmetic, train
 from kdistill.distillation.two_stages import save_vision_side, switch_step
 from kdistill.distillation.validation import Validation
 from kdistill.errors import InputError
@@ -154,10 +153,13 @@ def _train(
         teacher_hidden_size=teacher_width(arm, targets),
         query_embeddings=query_embeddings(arm, student, folders.rationales),
     )
-    stage.log("student", parameters=dict(model.parts()), terms=list(arm.terms), steps=config.num_steps(name))
+    config = settle_arithmetic(config, stage.dir / CHECKPOINTS)
+    steps = config.num_steps(name)
+    stage.log("student", parameters=dict(model.parts()), terms=list(arm.terms), steps=steps, bf16=config.bf16)
+    stage.count("trained_in_bfloat16", int(config.bf16 is True))
     collator = build_collator(arm, config, targets, model, load_images(folders.studies), seed, stage.count)
     plan = Plan(
-        num_steps=config.num_steps(name),
+        num_steps=steps,
         seed=seed,
         checkpoints_dir=stage.dir / CHECKPOINTS,
         text_every=config.arm_text_every(arm),

@@ -71,6 +71,16 @@ def _joined(report: list[int], rationale: list[int], span: tuple[int, int] | Non
 
 
 def impression_of(study: Study, rationale: Rationale | None, arm: ArmConfig, count: Callable[[str, int], None]) -> str:
+    """The impression that an arm's training report has: as written, or what its rationale comes to.
+
+    A study without a rationale or a report keeps its own, as does one whose rationale concludes nothing.
+
+    Args:
+        study: The training study.
+        rationale: The arm's, after its shuffling; None where there is none.
+        arm: Says which of the two.
+        count: Receives impression_canonical and impression_without_conclusion.
+    """
     if arm.impression == "written" or rationale is None or not study.report.strip():
         return study.impression
     concluded = canonical_impression(rationale.entries)
@@ -85,6 +95,15 @@ def report_tokens(
     config: DistillationConfig,
     count: Callable[[str, int], None],
 ) -> list[int] | None:
+    """Token sequence of a study's report, cut to `max_text_tokens`; None (counted) where it has none.
+
+    Args:
+        study: The training study; its findings are taken as they were written.
+        impression: See `impression_of`.
+        tokenizer: The student's.
+        config: Holds the longest text.
+        count: Receives study_without_report and report_cut.
+    """
     if not study.report.strip():
         count("study_without_report", 1)
         return None

@@ -162,6 +162,7 @@ class _Watch(TrainerCallback):
         self.validation_steps = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log validation figures where they are due, leaving the training figures of the same step their line."""
         step, last = state.global_step, state.max_steps
         if (
             self.validate is not None
@@ -185,6 +186,28 @@ def trains_in_bf16(wanted: bool | None) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def settle_arithmetic(config: DistillationConfig, checkpoints_dir: Path) -> DistillationConfig:
+    """Decide `bf16`: as the recipe says, else as the checkpoints were begun, else as the hardware has it.
+
+    Else a training that was interrupted on one machine and goes on on another would change its arithmetic half-way.
+
+    Args:
+        config: Training settings.
+        checkpoints_dir: Where the decision is kept beside the checkpoints.
+
+    Returns:
+        The settings with `bf16` decided.
+    """
+    marks = {True: checkpoints_dir / "bfloat16", False: checkpoints_dir / "float32"}
+    resumes = newest_verified(checkpoints_dir) is not None
+    begun = next((bf16 for bf16, mark in marks.items() if resumes and mark.is_file()), None)
+    bf16 = trains_in_bf16(begun if config.bf16 is None else config.bf16)
+    checkpoints_dir.mkdir(parents=True, exist_ok=True)
+    marks[not bf16].unlink(missing_ok=True)
+    marks[bf16].touch()
+    return config.model_copy(update={"bf16": bf16})
 
 
 @dataclass(frozen=True)
@@ -253,7 +276,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Train a student in place; goes on from the newest checkpoint that verifies. Adapters are merged at the end.
 
-    Out of memory on an accelerator, the micro-batch is halved at the same effective batch, which changes no loss.
+    Out of memory on an accelerator, the micro-batch is halved at the same effective batch, which changes no loss; it
+    starts again from the newest checkpoint, or from the first weights.
 
     Args:
         model: Trained in place.
@@ -275,6 +299,7 @@ def train(
     if config.gradient_checkpointing:
         model.checkpoint_activations()
     stages, micro_batch = Stages(objective, plan.switch_step), config.micro_batch
+    start = {} if has_batch_statistics(model) else _copy_of(model)
     while True:
         try:
             history = _train_once(model, stages, collator, config, plan, micro_batch)
@@ -283,6 +308,8 @@ def train(
             if micro_batch == 1 or micro_batch % 2 or has_batch_statistics(model):
                 raise
             micro_batch //= 2
+            if newest_verified(plan.checkpoints_dir) is None:
+                model.load_state_dict(start)  # else the steps that it had time for would count twice
             logger.warning("out of memory: going on with a micro-batch of %d", micro_batch)
     model.hold(None)
     model.merge_adapters()
@@ -309,6 +336,10 @@ def _train_once(
     watch.reraise()
     history: list[dict[str, float]] = trainer.state.log_history
     return history
+
+
+def _copy_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
 
 
 def has_batch_statistics(model: nn.Module) -> bool:

@@ -21,7 +21,11 @@ from kdistill.studies.store import load_images, load_studies
 
 @dataclass(frozen=True)
 class Validation:
-    """Computes report loss, label loss and the label head's micro-AUC; callable with the model."""
+    """Computes report loss, label loss and the label head's micro-AUC; callable with the model.
+
+    The reports are as they were written, in arms with canonical impressions too, and a decoder that is told conclusions
+    is told the validation labels: the report loss follows one training and does not compare arms.
+    """
 
     collator: Collator
     objective: Objective

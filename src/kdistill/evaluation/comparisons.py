@@ -126,13 +126,25 @@ def _p_values(
     if not seeds:
         return dict.fromkeys(measures, (None, "the arms share no seed: their runs cannot be paired"))
     found: dict[Measure, PValue] = {}
+    remark = _unpaired(field.arms[pair.arm], field.arms[pair.baseline], seeds)
     for group in ([m for m in measures if m.average == "micro"], [m for m in measures if m.average != "micro"]):
         differences = [_differences(group, first, second, policy, field, swaps) for first, second in seeds]
         for measure in group:
             each = [d[measure] for d in differences if measure in d]
             p = randomisation_p(np.mean(each, axis=0)) if len(each) == len(seeds) else None
-            found[measure] = (p, None)
+            found[measure] = (p, remark)
     return found
+
+
+def _unpaired(
+    arm: Sequence[Outputs], baseline: Sequence[Outputs], pairs: Sequence[tuple[Outputs, Outputs]]
+) -> str | None:
+    """What a reader must know where p is about fewer runs than the difference beside it."""
+    met = {id(outputs) for both in pairs for outputs in both}
+    if all(id(outputs) in met for outputs in (*arm, *baseline)):
+        return None
+    shared = ", ".join(str(first.seed) for first, _ in pairs)
+    return f"p is of the shared seeds alone ({shared}), the difference of all"
 
 
 def pair_seeds(arm: Sequence[Outputs], baseline: Sequence[Outputs]) -> list[tuple[Outputs, Outputs]]:
@@ -196,7 +208,7 @@ def _row(pair: _Pair, measure: Measure, policy: UncertainPolicy, field: Field, p
         num_patients=some.score.num_patients if some else 0,
         seeds=ours.score.seeds if ours else (),
         baseline_seeds=theirs.score.seeds if theirs else (),
-        reason=p[1] or reason,
+        reason=p[1] or reason if change.difference is None else "; ".join(filter(None, (p[1], reason))) or None,
     )
 
 

@@ -69,11 +69,30 @@ def score_files(
     if ours.num_abstained:
         notes.append(f"{ours.num_abstained} explanations abstained and are left out")
     theirs, ours = _take(theirs, common), _take(ours, common)
-    patients = theirs.patient_ids or ours.patient_ids
-    if patients is None:
-        notes.append("no patient_id column: every study counts as a patient of its own, intervals may be too narrow")
-    entries = _score(theirs, ours, patients or theirs.study_ids, predictions.stem, labeler, config)
+    patients, note = _patients(theirs, ours)
+    if note:
+        notes.append(note)
+    entries = _score(theirs, ours, patients, predictions.stem, labeler, config)
     return FileScores(tuple(entry.score.model_copy(update={"seeds": ()}) for entry in entries), tuple(notes))
+
+
+def _patients(theirs: Sheet, ours: Sheet) -> tuple[list[str], str | None]:
+    """The patient of each study, by either file, and what a reader must know of those that neither names.
+
+    An unnamed patient is one of its own: taken together they would be drawn as one patient with all their studies.
+    """
+    nobody: tuple[None, ...] = (None,) * len(theirs.study_ids)
+    pairs = zip(theirs.patient_ids or nobody, ours.patient_ids or nobody, strict=True)
+    named = [first if first is not None else second for first, second in pairs]
+    own, unnamed = "intervals may be too narrow", named.count(None)
+    note: str | None = None
+    if theirs.patient_ids is None and ours.patient_ids is None:
+        note = f"no patient_id column: every study counts as a patient of its own, {own}"
+    elif unnamed:
+        note = f"{unnamed} studies without a patient_id count as patients of their own, {own}"
+    # Two prefixes, so that a study's name never meets a patient's.
+    found = [f"study {s}" if p is None else f"patient {p}" for s, p in zip(theirs.study_ids, named, strict=True)]
+    return found, note
 
 
 def _match(theirs: Sheet, ours: Sheet, where: str, *, allow_missing: bool) -> tuple[list[str], list[str]]:
@@ -112,9 +131,11 @@ def _take(sheet: Sheet, names: Sequence[str]) -> Sheet:
     def texts(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if values is None else tuple(values[row] for row in rows)
 
+    patients = sheet.patient_ids
+
     return Sheet(
         study_ids=tuple(names),
-        patient_ids=texts(sheet.patient_ids),
+        patient_ids=None if patients is None else tuple(patients[row] for row in rows),
         labels=None if sheet.labels is None else sheet.labels[rows],
         truth=None if sheet.truth is None else sheet.truth[rows],
         probabilities=None if sheet.probabilities is None else sheet.probabilities[rows],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdistill.artifact import StageWriter
+from kdistill.artifact import MANIFEST, StageWriter, read_manifest
 from kdistill.evaluation import calibration
 from kdistill.evaluation.cohort import (
     Cohort,
@@ -81,16 +81,37 @@ def build_evaluation(
         entries += _score(arms, reference, cohort, config.model_copy(update={"subgroups": groups}), labeler, steps)
     entries += _score_text_arms(arms, cohort, config)
     field = Field(arms, lead, _scope(cohort, lead, config), [e for e in entries if _leads(e, lead)])
-    comparisons = compare_arms(field, config)
+    comparisons, mixed = compare_arms(field, config), mixed_arithmetic(students)
+    if mixed is not None:
+        logger.warning("%s", mixed)
     scores = [entry.score for entry in entries]
     _write_records(stage.dir / "scores.json", scores)
     _write_records(stage.dir / "comparisons.json", comparisons)
     _write_json(stage.dir / "calibration.json", list(_reliability(arms, lead, cohort, config)))
-    (stage.dir / "table.md").write_text(format_table(scores, comparisons), encoding="utf-8")
+    (stage.dir / "table.md").write_text(
+        format_table(scores, comparisons, () if mixed is None else (mixed,)), encoding="utf-8"
+    )
     stage.count("test_studies", len(cohort.studies))
     stage.count("scores", len(scores))
     stage.count("scores_null", sum(score.value is None for score in scores))
     stage.count("comparisons", len(comparisons))
+
+
+def mixed_arithmetic(students: Mapping[tuple[str, int], Path]) -> str | None:
+    """What a reader must know where some students were trained in bfloat16 and others in float32; None where none were.
+
+    It happens where `distillation.bf16` is left to the hardware and a run was extended on another machine. Students of
+    which the manifest does not say it (references, older runs) are left aside.
+    """
+    named: dict[int, list[str]] = {0: [], 1: []}
+    for (arm, seed), folder in sorted(students.items()):
+        if (folder / MANIFEST).is_file():
+            told = read_manifest(folder).counts.get("trained_in_bfloat16")
+            if told is not None:
+                named[told].append(f"{arm}/seed-{seed}")
+    if not (named[0] and named[1]):
+        return None
+    return f"Trained in float32: {', '.join(named[0])}; in bfloat16: {', '.join(named[1])}. They differ in this, too."
 
 
 class _Steps:

@@ -27,13 +27,20 @@ _REFERENCE_TEXT: Final = {
 }
 
 
-def format_table(scores: Sequence[Score], comparisons: Sequence[Comparison]) -> str:
-    """The results page in Markdown: one table for each reference, comparisons, breakdown by source and subgroup."""
+def format_table(scores: Sequence[Score], comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> str:
+    """The results page in Markdown: one table for each reference, comparisons, breakdown by source and subgroup.
+
+    Args:
+        scores: All scores.
+        comparisons: All comparisons.
+        notes: Sentences that a reader of any of them must know.
+    """
     lines = ["# Scores", ""]
     for reference in dict.fromkeys(score.reference for score in scores if score.uncertain is not None):
         here = [s for s in scores if s.reference == reference and s.observations == 14 and s.observation is None]
         lines += [f"## Against {_REFERENCE_TEXT[reference]}", "", *_main(here), "", *_breakdown(here)]
     lines += ["## Comparisons", "", *_comparisons(comparisons), "", *_notes(), f"- {f1_note(scores)}"]
+    lines += [f"- {note}" for note in notes]
     return "\n".join(lines) + "\n"
 
 

@@ -48,11 +48,12 @@ class Problems:
 class Sheet:
     """One file, by study. Matrices are [N, 14]; None where the file has no such column.
 
-    `num_abstained` counts explanations that gave no answer; they are no predictions and have no row here.
+    A patient is None where the file does not name it. `num_abstained` counts explanations that gave no answer; they are
+    no predictions and have no row here.
     """
 
     study_ids: tuple[str, ...]
-    patient_ids: tuple[str, ...] | None
+    patient_ids: tuple[str | None, ...] | None
     labels: NDArray[np.int8] | None = None
     truth: NDArray[np.int8] | None = None
     probabilities: NDArray[np.float64] | None = None
@@ -230,8 +231,12 @@ def _study_ids(rows: Rows, problems: Problems, key: str) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def _patient_ids(rows: Rows, columns: set[str]) -> tuple[str, ...] | None:
-    return tuple(str(row.get("patient_id")) for _, row in rows) if "patient_id" in columns else None
+def _patient_ids(rows: Rows, columns: set[str]) -> tuple[str | None, ...] | None:
+    """The patient of each study, None where the field is empty (or NaN from a data frame)."""
+    if "patient_id" not in columns:
+        return None
+    named = (row.get("patient_id") for _, row in rows)
+    return tuple(None if name is None or name != name or not str(name).strip() else str(name) for name in named)
 
 
 def _reports(rows: Rows, columns: set[str]) -> tuple[str, ...] | None:

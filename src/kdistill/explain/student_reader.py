@@ -68,11 +68,14 @@ class StudentReader:
         """Side of the images that the student reads."""
         return int(self.model.config.image_size_px)
 
+    def shown(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the student sees of images, uint8 [B, S, S]: mean grey for the blank-image control."""
+        return blank(images, self.model.config) if self.settings.blanked else images
+
     @torch.no_grad()
     def read(self, images: NDArray[np.uint8]) -> Sequence[Reading]:
         """Read a batch of canonical images, uint8 [B, S, S]."""
-        shown = blank(images, self.model.config) if self.settings.blanked else images
-        encoded = self.model.encode(pixel_values(shown, self.model.config))
+        encoded = self.model.encode(pixel_values(self.shown(images), self.model.config))
         texts = write_texts(
             self.model,
             self.tokenizer,

@@ -18,6 +18,8 @@ from kdistill.pipeline.stages import RunFolder, student_keys
 def compare_runs(run_dir: Path, against_dir: Path) -> list[dict[str, Any]]:
     """Compare every arm that two runs share: report_f1, rationale_f1 and micro-AUC, `run_dir` minus `against_dir`.
 
+    Generated texts of both are read by the labeler of `run_dir`'s recipe.
+
     Args:
         run_dir: The run in question.
         against_dir: The baseline; its studies must be the same.
@@ -62,9 +64,13 @@ def _config(run_dir: Path, arms: list[str], name: str) -> EvaluationConfig:
 
 def _compare(config: EvaluationConfig, students: dict[tuple[str, int], Path], run: RunFolder) -> list[dict[str, Any]]:
     from kdistill.evaluation.stage import build_evaluation
+    from kdistill.labelers.labeler import open_labeler
 
     with tempfile.TemporaryDirectory() as folder:
         stage = StageWriter(Path(folder))
-        build_evaluation(stage, config, students=students, studies_dir=run.studies, labels_dir=run.labels)
+        labeler = open_labeler(load_recipe(str(run.dir / RECIPE)).labeler)
+        build_evaluation(
+            stage, config, students=students, studies_dir=run.studies, labels_dir=run.labels, labeler=labeler
+        )
         rows: list[dict[str, Any]] = json.loads((stage.dir / "comparisons.json").read_text(encoding="utf-8"))
     return rows

@@ -22,12 +22,15 @@ class _Named:
         self._watcher, self._setting = watcher, setting
 
     def started(self, stage: str) -> None:
+        """See `run.Watcher`."""
         self._watcher.started(f"{self._setting}/{stage}")
 
     def moved(self, stage: str, done: int, total: int) -> None:
+        """See `run.Watcher`."""
         self._watcher.moved(f"{self._setting}/{stage}", done, total)
 
     def finished(self, stage: str, *, skipped: bool) -> None:
+        """See `run.Watcher`."""
         self._watcher.finished(f"{self._setting}/{stage}", skipped=skipped)
 
 

@@ -68,7 +68,26 @@ def build_model(
     torch.manual_seed(seed)
     language = _pretrained_language(settings, tokenizer, teacher_model_dir)
     vision = _pretrained_vision(settings)
-    config = KDistillConfig(
+    config = _configuration(settings, tokenizer, language, vision)
+    config.update(
+        {"reasoning_input": reasoning_input, "text_order": text_order, "teacher_hidden_size": teacher_hidden_size}
+    )
+    model = KDistillStudent(config)
+    _put_in(model, tokenizer, language, vision)
+    if query_embeddings is not None:
+        model.queries.start_from(torch.from_numpy(query_embeddings))
+    _adapt(model, settings)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # the library's wrapper of Module.to
+
+
+def _configuration(
+    settings: StudentConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    language: PreTrainedModel | None,
+    vision: PreTrainedModel | None,
+) -> KDistillConfig:
+    """What the settings say of every arm's student; a pretrained part describes itself."""
+    return KDistillConfig(
         vision=_vision_settings(settings, vision),
         patches=settings.patches.model_dump(),
         language=(language.config if language is not None else _llama(settings, tokenizer)).to_dict(),
@@ -76,17 +95,22 @@ def build_model(
         image_size_px=settings.image_size_px,
         pixel_mean=settings.pixel_mean,
         pixel_std=settings.pixel_std,
-        reasoning_input=reasoning_input,
         pooled_patch_grid=settings.pooled_patch_grid,
         dropout=settings.dropout,
         conclusions=settings.conclusions,
-        text_order=text_order,
         text_gradient=settings.text_gradient,
         side_source=settings.side_source,
-        teacher_hidden_size=teacher_hidden_size,
         token_ids=token_ids(tokenizer),
     )
-    model = KDistillStudent(config)
+
+
+def _put_in(
+    model: KDistillStudent,
+    tokenizer: PreTrainedTokenizerBase,
+    language: PreTrainedModel | None,
+    vision: PreTrainedModel | None,
+) -> None:
+    """Pretrained weights in the place of random ones; states that begin at the decoder's own names."""
     if language is not None:
         model.language.load_state_dict(language.state_dict())
     if model.observation_prefix is not None:
@@ -94,10 +118,6 @@ def build_model(
     if vision is not None:
         assert isinstance(model.vision, TransformersVision)
         model.vision.model.load_state_dict(vision.state_dict())
-    if query_embeddings is not None:
-        model.queries.start_from(torch.from_numpy(query_embeddings))
-    _adapt(model, settings)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # the library's wrapper of Module.to
 
 
 def name_embeddings(model: KDistillStudent, tokenizer: PreTrainedTokenizerBase) -> Tensor:

@@ -36,6 +36,11 @@ def pixel_values(images: np.ndarray, config: KDistillConfig) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last)
 
 
+def mean_grey(config: KDistillConfig) -> int:
+    """The grey value, 0..255, that the student's normalisation brings nearest to zero."""
+    return round(config.pixel_mean * 255)
+
+
 def blank(images: np.ndarray, config: KDistillConfig) -> np.ndarray:
     """Images that hold the mean grey alone: uint8 of the same shape (the blank-image control)."""
-    return np.full_like(images, round(config.pixel_mean * 255))
+    return np.full_like(images, mean_grey(config))

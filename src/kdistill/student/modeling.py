@@ -43,10 +43,6 @@ Slot = Literal["report", "rationale"]
 Half = Literal["vision", "reasoning"]
 
 
-#: Log-odds of a present observation before anything is learned: about one in eight, as in reports.
-PRIOR_LOGIT = -2.0
-
-
 class KDistillStudent(AdaptableModel):
     """The vision-language student (METHOD: decoupled by default, the decoder reads only observation embeddings)."""
 

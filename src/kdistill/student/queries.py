@@ -40,8 +40,8 @@ class Mlp(nn.Module):
 
 #: Less of a map than this in one half counts as this: a side must not hang on the eighth decimal of an attention.
 MIN_SHARE: Final = 0.01
-#: Keeps the first maps broad, so that no patch is shut out before anything was learned.
-KEY_GAIN = 0.3
+#: Thresholds of 0 and 1 have no log-odds: told as if this far from them, beyond what float32 logits say of a film.
+LEAST_THRESHOLD: Final = 1e-12
 
 
 @dataclass
@@ -319,7 +319,7 @@ class ObservationPrefix(nn.Linear):
 
     def decide(self, thresholds: Sequence[float]) -> None:
         """Set the probabilities from which an observation is told to be present (saved with the weights)."""
-        self.decision_logits.copy_(torch.logit(torch.tensor(thresholds, dtype=torch.float64), eps=1e-6))
+        self.decision_logits.copy_(torch.logit(torch.tensor(thresholds, dtype=torch.float64), eps=LEAST_THRESHOLD))
 
     def tokens(self, observed: ObservationOutput, embeddings: Tensor, stated: Conclusions | None) -> Tensor:
         """[B, L, D] -> [B, L, language width].
