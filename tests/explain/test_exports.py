@@ -333,7 +333,7 @@ def test_the_overlay_says_which_film_it_shows_and_how_it_lies(explanation: Expla
     assert not written_and_read(overlay_capture(explanation, radiograph(128), plain)).PatientOrientation
 
 
-@pytest.mark.parametrize(("orientation", "has_sides"), [(["L", "F"], True), (["R", "F"], False), (["R", "H"], False)])
+@pytest.mark.parametrize(("orientation", "has_sides"), [(["L", "F"], True), (["R", "F"], False)])
 def test_a_mirrored_film_has_no_coded_side(
     tmp_path: Path, context: ExplanationContext, orientation: list[str], has_sides: bool
 ) -> None:

@@ -24,6 +24,10 @@ _MAX_CONTEXTS: Final = 128
 SLOWEST_BYTES_PER_S: Final = 125_000
 
 
+#: PS3.7 Annex C: "Duplicate SOP Instance"; it is there already, which is what was wanted.
+DUPLICATE: Final = 0x0111
+
+
 class Outcome(NamedTuple):
     """What became of one object. `reason` is ours, or a number of the standard's."""
 
@@ -62,10 +66,10 @@ def destination_of(target: Target, config: SendConfig) -> Destination:
 def fate_of(status: int) -> Fate:
     """What a C-STORE status means for its sender: only a lack of resources may pass.
 
-    >>> fate_of(0x0000), fate_of(0xB007), fate_of(0xA700), fate_of(0xA900)
-    ('delivered', 'delivered', 'again', 'refused')
+    >>> fate_of(0x0000), fate_of(0xB007), fate_of(0x0111), fate_of(0xA700), fate_of(0xA900)
+    ('delivered', 'delivered', 'delivered', 'again', 'refused')
     """
-    if status == 0 or status in _WARNINGS:
+    if status in (0, DUPLICATE) or status in _WARNINGS:
         return "delivered"
     return "again" if status & 0xFF00 == 0xA700 or status == 0x0213 else "refused"
 

@@ -94,8 +94,8 @@ class Listener:
         self._hurry.set()
         self._ended.put(None)
         self._sender.join()
-        if self.num_open:
-            logger.error("%d accepted images have no answer: the model has stopped", self.num_open)
+        if self.num_unanswered:
+            logger.error("%d accepted images have no answer: the model has stopped", self.num_unanswered)
 
     def _read_on(self) -> None:
         """Wait while the model gets on: `Jobs.close` gives it half a minute, and 64 films may take longer."""
@@ -115,6 +115,11 @@ class Listener:
     def num_open(self) -> int:
         """Images accepted and not yet answered."""
         return self._desk.num_open
+
+    @property
+    def num_unanswered(self) -> int:
+        """Images that were accepted, and are neither explained nor have failed."""
+        return self.counts["accepted"] - self.counts["explained"] - self.counts["failed"]
 
     def _send(self) -> None:
         while (jobs := self._next()) is not None:

@@ -113,7 +113,7 @@ def listen_run(
             announce({"state": "listening", **start, "tls": config.tls_files.cert is not None})
             _wait(listener, watch, announce, every_s)
             announce({"state": "ending", "open": listener.num_open})
-        return {"state": "ended", "open": listener.num_open, **dict(listener.counts)}
+        return {"state": "ended", "open": listener.num_unanswered, **dict(listener.counts)}
 
 
 def _wait(listener: Listener, watch: SignalWatch, announce: Callable[[Status], None], every_s: float) -> None:

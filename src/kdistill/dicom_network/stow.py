@@ -21,7 +21,7 @@ import httpx
 
 from kdistill import __version__
 from kdistill.dicom_network.config import SendConfig, TlsFiles, WebTarget
-from kdistill.dicom_network.destinations import SLOWEST_BYTES_PER_S, Outcome, fate_of
+from kdistill.dicom_network.destinations import DUPLICATE, SLOWEST_BYTES_PER_S, Outcome, fate_of
 from kdistill.dicom_network.parts import Part
 from kdistill.dicom_network.tls import client_context, reason_of
 from kdistill.errors import ConfigError, PolicyError
@@ -139,7 +139,8 @@ def outcomes(parts: Sequence[Part], code: int, answer: bytes | None) -> list[Out
 
 def _refusal(reason: int) -> Outcome:
     fate = fate_of(reason)
-    return Outcome("refused" if fate == "delivered" else fate, f"failure reason 0x{reason:04X}")
+    is_told_true = fate != "delivered" or reason == DUPLICATE
+    return Outcome(fate if is_told_true else "refused", f"failure reason 0x{reason:04X}")
 
 
 def _failed(answer: bytes | None) -> dict[str, int] | None:

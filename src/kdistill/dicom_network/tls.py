@@ -271,7 +271,9 @@ def _pem(path: Path, option: str, kind: str) -> str:
             "cannot be read by this user", where=where, remedy="Give it to the user that kdistill runs as, mode 600."
         ) from error
     except OSError as error:
-        raise EnvironmentFault(f"cannot be read ({error.strerror})", where=where) from error
+        raise EnvironmentFault(
+            f"cannot be read ({error.strerror})", where=where, remedy="Give one file in PEM."
+        ) from error
     if f"{kind}-----" not in text:
         raise InputError(
             f"holds no {kind.lower()} in PEM",
