@@ -181,6 +181,7 @@ class _Server(ThreadedAssociationServer):
 
         pynetdicom's own would agree on TLS here, in the one thread that accepts, without a time limit.
         """
+        assert self.socket is not None
         connection, address = self.socket.accept()
         connection.settimeout(self.ae.network_timeout)
         return connection, address
