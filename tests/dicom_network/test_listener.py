@@ -296,6 +296,14 @@ def test_a_destination_that_refuses_is_not_asked_again(reader: Held, archive: Ar
     assert len(archive.received) == 1 and (counts["objects_lost"], counts["attempts_failed"]) == (1, 0)
 
 
+def test_an_archive_that_has_a_result_already_has_it(reader: Held, archive: Archive) -> None:
+    archive.status = 0x0111
+    with listening(reader, archive.destination()) as listener:
+        send(listener.port, film())
+    counts = dict(listener.counts)
+    assert (counts["objects_delivered"], counts["objects_lost"], counts["attempts_failed"]) == (1, 0, 0)
+
+
 def test_a_destination_without_room_is_asked_again(reader: Held, archive: Archive) -> None:
     archive.status = 0xA700
     with listening(reader, archive.destination()) as listener:

@@ -25,12 +25,14 @@ from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.codes import OBSERVATION_CONCEPTS, SCHEME_URIS
 from kdistill.explain.dicom_sr import overlay_capture, shown_finding, sr_document
 from kdistill.explain.explanation import NOTICE, Explanation
+from kdistill.explain.exports import export
 from kdistill.explain.fhir import fhir_bundle
 from kdistill.explain.page import explanation_page
 from kdistill.explain.pdf import explanation_pdf
 from kdistill.explain.reading import Reading
 from kdistill.explain.regions import evidence_box
 from kdistill.observations import INDEX, OBSERVATIONS
+from kdistill.studies.dicom import dicom_header
 
 from .conftest import FixedReader, make_reading, radiograph
 
@@ -97,8 +99,10 @@ def test_the_bundle_is_valid_fhir_and_says_what_the_explanation_says(explanation
     found = {item["code"]["text"]: item for item in by_type(bundle, "Observation")}
     assert list(found) == list(OBSERVATIONS)
     effusion = found["Pleural Effusion"]
-    assert effusion["valueCodeableConcept"]["text"] == "Present" and effusion["bodySite"]["text"] == "Left"
-    assert [part["valueQuantity"]["value"] for part in effusion["component"]] == [0.93, 0.5]
+    assert effusion["valueCodeableConcept"]["text"] == "Present" and effusion["bodySite"]["text"] == "Chest, left"
+    *numbers, side = effusion["component"]
+    assert [part["valueQuantity"]["value"] for part in numbers] == [0.93, 0.5]
+    assert (side["code"]["text"], side["valueCodeableConcept"]["text"]) == ("Laterality", "Left")
     assert found["Cardiomegaly"]["valueCodeableConcept"]["text"] == "Indeterminate"
     assert found["Edema"]["valueCodeableConcept"]["text"] == "Absent" and "bodySite" not in found["Edema"]
     (report,) = by_type(bundle, "DiagnosticReport")
@@ -293,3 +297,62 @@ def test_another_answer_about_the_same_image_is_another_object(explanation: Expl
     assert sr_document(explanation, source).SOPInstanceUID != sr_document(silent, source).SOPInstanceUID
     other = explanation.model_copy(update={"quality_policy": "off"})
     assert fhir_bundle(explanation, recorded=NOW)["id"] != fhir_bundle(other, recorded=NOW)["id"]
+
+
+NAMES = {
+    "ISO_IR 100": "Müller^Åsa",
+    "ISO_IR 126": "Διονυσιος",
+    "GB18030": "Wang^XiaoDong=王^小东",
+    "\\ISO 2022 IR 87": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "\\ISO 2022 IR 149": "Hong^Gildong=洪^吉洞=홍^길동",
+}
+
+
+@pytest.mark.parametrize("kind", ["dicom-sr", "dicom-sc"])
+@pytest.mark.parametrize("charset", NAMES)
+def test_a_name_of_any_alphabet_is_the_same_in_the_result(explanation: Explanation, charset: str, kind: str) -> None:
+    name = NAMES[charset]
+    source = film(SpecificCharacterSet=charset.split("\\"), PatientName=name, ReferringPhysicianName=name)
+    buffer = io.BytesIO()
+    source.save_as(buffer, enforce_file_format=True)
+    header = dicom_header(buffer.getvalue())
+    back = pydicom.dcmread(io.BytesIO(export(kind, explanation, radiograph(64), header, recorded=NOW)))  # type: ignore[arg-type]
+    assert (str(back.PatientName), str(back.ReferringPhysicianName)) == (name, name)
+    assert back.SpecificCharacterSet == "ISO_IR 192"
+
+
+def test_the_overlay_says_which_film_it_shows_and_how_it_lies(explanation: Explanation) -> None:
+    marks = {"BurnedInAnnotation": "YES", "LossyImageCompression": "01", "LossyImageCompressionRatio": "10"}
+    mirrored, plain = film(PatientOrientation=["R", "F"], **marks), film()
+    back = written_and_read(overlay_capture(explanation, radiograph(128), mirrored))
+    assert list(back.PatientOrientation) == ["R", "F"]
+    assert {keyword: str(back.get(keyword)) for keyword in marks} == marks
+    (source,) = back.SourceImageSequence
+    assert source.ReferencedSOPInstanceUID == mirrored.SOPInstanceUID
+    assert source.ReferencedSOPClassUID == mirrored.SOPClassUID
+    assert not written_and_read(overlay_capture(explanation, radiograph(128), plain)).PatientOrientation
+
+
+@pytest.mark.parametrize(("orientation", "has_sides"), [(["L", "F"], True), (["R", "F"], False)])
+def test_a_mirrored_film_has_no_coded_side(
+    tmp_path: Path, context: ExplanationContext, orientation: list[str], has_sides: bool
+) -> None:
+    path = saved(film(PatientOrientation=orientation), tmp_path / "film.dcm")
+    formats = ("json", "fhir", "dicom-sr")
+    (outcome,) = explain_files([path], FixedReader(a_reading()), context, out_dir=tmp_path / "out", formats=formats)  # type: ignore[arg-type]
+    told = Explanation.model_validate_json(outcome.files[0].read_text(encoding="utf-8"))
+    assert any(reading.side for reading in told.observations) is has_sides
+    assert any("left may be right" in flag.text for flag in told.flags) is not has_sides
+    assert ("bodySite" in outcome.files[1].read_text(encoding="utf-8")) is has_sides
+    report = highdicom.sr.Comprehensive3DSR.from_dataset(pydicom.dcmread(outcome.files[2]))
+    (region,) = report.content.get_planar_roi_measurement_groups()
+    assert bool(region.finding_sites) is has_sides
+
+
+def test_another_version_of_the_program_writes_another_object(
+    explanation: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = film()
+    before = sr_document(explanation, source).SOPInstanceUID
+    monkeypatch.setattr("kdistill.explain.dicom_sr.__version__", "999.0")
+    assert sr_document(explanation, source).SOPInstanceUID != before

@@ -10,6 +10,12 @@ import typer
 from kdistill.cli.run import JsonOption
 from kdistill.cli.terminal import clean
 
+CertOption = typer.Option(None, "--tls-cert", help="Our certificate (PEM, then the CAs between it and the root).")
+KeyOption = typer.Option(None, "--tls-key", help="Its private key (PEM, mode 600).  [default: in the same file]")
+CaOption = typer.Option(None, "--tls-ca", help="CA certificates (PEM) of the other side.  [default: the system's]")
+ToTlsOption = typer.Option(False, "--to-tls", help="C-STORE to --to goes over TLS.")
+ToNameOption = typer.Option(None, "--to-tls-name", help="Name in the destination's certificate.  [default: its host]")
+
 app = typer.Typer(help="Receive images from an archive, and send results to it.", no_args_is_help=True)
 
 
@@ -35,9 +41,19 @@ def listen(
     quality: str = typer.Option(
         "refuse", "--quality", help="For an image that is no upright frontal chest film: refuse, warn or off."
     ),
+    tls_cert: Path | None = CertOption,
+    tls_key: Path | None = KeyOption,
+    tls_ca: Path | None = CaOption,
+    tls_peer: str = typer.Option(
+        "require", "--tls-peer", help="With --tls-cert, callers must show a certificate of --tls-ca: require, or none."
+    ),
+    to_tls: bool = ToTlsOption,
+    to_tls_name: str | None = ToNameOption,
     as_json: bool = typer.Option(False, "--json", help="One JSON object a line on stdout: start, counts, end."),
 ) -> None:
     """Explain frontal chest images as they arrive by C-STORE, and send the reports back. Research use only.
+
+    With --tls-cert it speaks TLS only (1.2 or later). The password of an encrypted key: KDISTILL_DICOM_KEY_PASSWORD.
 
     Ctrl-C or SIGTERM: nothing more is accepted, what was accepted is finished, then it ends.
     """
@@ -47,10 +63,12 @@ def listen(
         typer.echo(json.dumps(status) if as_json else _sentence(status))
 
     settings = {"aet": aet, "host": host, "port": port, "allow": tuple(allow), "calling_aets": tuple(calling)}
+    tls = {"tls_files": {"cert": tls_cert, "key": tls_key, "ca": tls_ca}, "tls_peer": tls_peer}
     done = listen_run(
         run_dir,
-        {**settings, "overlay": overlay, "lateral": lateral},
+        {**settings, **tls, "overlay": overlay, "lateral": lateral},
         Way(to, out, outbox),
+        sending={"tls": to_tls, "tls_name": to_tls_name},
         arm=arm,
         seed=seed,
         quality=quality,
@@ -61,7 +79,7 @@ def listen(
 
 def _sentence(status: dict[str, object]) -> str:
     if "port" in status:
-        where = f"{status['aet']} on {status['host']}:{status['port']}"
+        where = f"{status['aet']} on {status['host']}:{status['port']}{' (TLS)' if status['tls'] else ''}"
         return f"{status['model']}: {where} (Ctrl-C ends it; research use only)"
     counted = [f"{name} {value}" for name, value in status.items() if name != "state" and value]
     return f"{status['state']}: {', '.join(counted) or 'nothing yet'}"
@@ -75,6 +93,11 @@ def send(
     ),
     aet: str = typer.Option("KDISTILL", "--aet", help="Our AE title."),
     attempts: int = typer.Option(3, "--attempts", min=1, help="Times to try while the destination is away."),
+    tls_cert: Path | None = CertOption,
+    tls_key: Path | None = KeyOption,
+    tls_ca: Path | None = CaOption,
+    to_tls: bool = ToTlsOption,
+    to_tls_name: str | None = ToNameOption,
     as_json: bool = JsonOption,
 ) -> None:
     """Send DICOM files to an archive.
@@ -92,7 +115,9 @@ def send(
         if not as_json:
             typer.echo(clean(f"{fate:>10}  {name}" + (f": {reason}" if reason else "")))
 
-    counts = send_files(files, to, aet=aet, attempts=attempts, on_outcome=outcome)
+    files_of_tls = {"cert": tls_cert, "key": tls_key, "ca": tls_ca}
+    sending = {"tls": to_tls, "tls_name": to_tls_name, "tls_files": files_of_tls}
+    counts = send_files(files, to, aet=aet, attempts=attempts, sending=sending, on_outcome=outcome)
     if as_json:
         typer.echo(json.dumps({"counts": counts, "files": told}, ensure_ascii=False))
     if missing := sum(counts.values()) - counts["delivered"]:

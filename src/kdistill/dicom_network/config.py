@@ -13,10 +13,11 @@ from pydantic import Field, field_validator
 from kdistill.config import ConfigModel
 from kdistill.errors import ConfigError
 
-#: DICOM's registered port that needs no privilege (PS3.8 9.1.1).
+#: DICOM's registered port that needs no privilege (PS3.8 9.1.1); that of DICOM over TLS is 2762 (PS3.15 B.12).
 DICOM_PORT: Final = 11112
 AE_TITLE: Final = "KDISTILL"
 LateralPolicy = Literal["refuse", "flag"]
+TlsPeer = Literal["require", "none"]
 #: PS3.5 6.2, value representation AE: 1 to 16 printable characters, no backslash, not blank.
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$")]
 _C_STORE: Final = re.compile(r"(?P<aet>[^@]{1,16})@(?P<host>\[[0-9A-Fa-f:.]+\]|[^:@\[\]/]+):(?P<port>[0-9]{1,5})")
@@ -81,10 +82,21 @@ def parse_target(text: str) -> StoreTarget | WebTarget:
 _TARGETS: Final = "Give AET@host:port (C-STORE) or https://host/dicom-web (STOW-RS)."
 
 
+class TlsFiles(ConfigModel):
+    """PEM files of this side of a TLS connection."""
+
+    cert: Path | None = Field(default=None, description="Our certificate, then the CAs between it and the root.")
+    key: Path | None = Field(default=None, description="Its private key; none: it stands in the same file.")
+    ca: Path | None = Field(default=None, description="CA certificates that the other side's must go back to.")
+
+
 class SendConfig(ConfigModel):
     """How results travel, and how long a destination that does not answer is asked again."""
 
     aet: AeTitle = Field(default=AE_TITLE, description="Our own AE title.")
+    tls: bool = Field(default=False, description="C-STORE goes over TLS.")
+    tls_files: TlsFiles = Field(default=TlsFiles(), description="Certificates, for TLS and for https.")
+    tls_name: str | None = Field(default=None, description="Name in the destination's certificate; none: its host.")
     timeout_s: float = Field(default=30.0, gt=0, description="Seconds that a destination may take for each answer.")
     attempts: int = Field(default=8, ge=1, description="Times that a result is sent at most.")
     first_pause_s: float = Field(default=1.0, ge=0, description="Pause after the first attempt; each next one doubles.")
@@ -99,6 +111,8 @@ class ListenConfig(ConfigModel):
     port: int = Field(default=DICOM_PORT, ge=0, le=65535, description="Port; 0: any free one.")
     allow: tuple[str, ...] = Field(default=(), description="Addresses or networks that may connect; none: loopback.")
     calling_aets: tuple[AeTitle, ...] = Field(default=(), description="AE titles that may call; none: any.")
+    tls_files: TlsFiles = Field(default=TlsFiles(), description="With a certificate among them: TLS, and only TLS.")
+    tls_peer: TlsPeer = Field(default="require", description="Whether a caller must show a certificate of the CA.")
     lateral: LateralPolicy = Field(
         default="refuse", description="A lateral view by its tags: refuse it, or explain it with a flag that says so."
     )

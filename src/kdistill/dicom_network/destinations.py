@@ -13,12 +13,19 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kdistill.dicom_network.config import FolderTarget, SendConfig, StoreTarget, Target, WebTarget
 from kdistill.dicom_network.parts import Part
+from kdistill.dicom_network.tls import client_context
 
 Fate = Literal["delivered", "refused", "again"]
 #: PS3.4 Table B.2-1: the object is stored, with a remark.
 _WARNINGS: Final = frozenset({0xB000, 0xB006, 0xB007})
 #: PS3.8 7.1.1.7: an association has at most 128 presentation contexts.
 _MAX_CONTEXTS: Final = 128
+#: An object's time to travel: what a line of one megabit a second carries.
+SLOWEST_BYTES_PER_S: Final = 125_000
+
+
+#: PS3.7 Annex C: "Duplicate SOP Instance"; it is there already, which is what was wanted.
+DUPLICATE: Final = 0x0111
 
 
 class Outcome(NamedTuple):
@@ -26,6 +33,9 @@ class Outcome(NamedTuple):
 
     fate: Fate
     reason: str = ""
+
+
+_UNNAMEABLE: Final = Outcome("refused", "its class, instance or transfer syntax is no UID")
 
 
 class Destination(Protocol):
@@ -56,42 +66,83 @@ def destination_of(target: Target, config: SendConfig) -> Destination:
 def fate_of(status: int) -> Fate:
     """What a C-STORE status means for its sender: only a lack of resources may pass.
 
-    >>> fate_of(0x0000), fate_of(0xB007), fate_of(0xA700), fate_of(0xA900)
-    ('delivered', 'delivered', 'again', 'refused')
+    >>> fate_of(0x0000), fate_of(0xB007), fate_of(0x0111), fate_of(0xA700), fate_of(0xA900)
+    ('delivered', 'delivered', 'delivered', 'again', 'refused')
     """
-    if status == 0 or status in _WARNINGS:
+    if status in (0, DUPLICATE) or status in _WARNINGS:
         return "delivered"
     return "again" if status & 0xFF00 == 0xA700 or status == 0x0213 else "refused"
 
 
 class StoreDestination:
-    """An application entity; one association for each delivery."""
+    """An application entity; one association for each delivery.
+
+    Args:
+        target: Which.
+        config: Times, and certificates where it is spoken to over TLS.
+
+    Raises:
+        ConfigError, InputError, PolicyError, EnvironmentFault: A certificate or key cannot be used.
+    """
 
     def __init__(self, target: StoreTarget, config: SendConfig) -> None:
         self._target, self._config = target, config
+        self._tls = (client_context(config.tls_files), config.tls_name or target.host) if config.tls else None
 
     def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
         """See `Destination`."""
-        from pynetdicom import AE
+        good = [part for part in parts if _is_nameable(part)]
+        sent = dict(zip(map(id, good), self._deliver(good) if good else [], strict=True))
+        return [sent.get(id(part), _UNNAMEABLE) for part in parts]
 
-        entity = AE(ae_title=self._config.aet)
+    def _deliver(self, parts: Sequence[Part]) -> list[Outcome]:
+        from kdistill.dicom_network.link import Caller
+
+        entity = Caller(ae_title=self._config.aet)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._config.timeout_s
         entity.connection_timeout = self._config.timeout_s
-        target = self._target
+        host, port = self._target.host, self._target.port
         try:
-            association = entity.associate(target.host, target.port, contexts=_contexts(parts), ae_title=target.aet)
+            association = entity.associate(
+                host, port, contexts=_contexts(parts), ae_title=self._target.aet, tls_args=self._tls
+            )
         except OSError:  # its name is not known, or not now
             return [Outcome("again", "the destination's name has no address")] * len(parts)
-        if not association.is_established and association.rejected_contexts:
-            return [Outcome("refused", "the destination takes no such object")] * len(parts)
         if not association.is_established:
-            why = "rejects our association" if association.is_rejected else "cannot be reached"
-            return [Outcome("again", f"the destination {why}")] * len(parts)
+            return [_why_not(association, entity.failure)] * len(parts)
         try:
-            return [_stored(association, part) for part in parts]
+            return [self._stored(association, part) for part in parts]
         finally:
             if association.is_established:
                 association.release()
+
+    def _stored(self, association: Any, part: Part) -> Outcome:
+        if not association.is_established:
+            return Outcome("again", "the association ended")
+        # The answer is waited for from when the object is queued, so the time to carry it comes on top.
+        association.dimse_timeout = self._config.timeout_s + len(part.data) / SLOWEST_BYTES_PER_S
+        try:
+            status = association.send_c_store(part.dataset()).get("Status")
+        except RuntimeError:
+            return Outcome("again", "the association ended")
+        except Exception as error:  # no accepted context, or a data set that cannot be written again
+            return Outcome("refused", f"the destination takes no such object ({type(error).__name__})")
+        if status is None:
+            return Outcome("again", "the destination gave no answer")
+        return Outcome(fate_of(status), "" if status == 0 else f"status 0x{status:04X}")
+
+
+def _why_not(association: Any, failure: str) -> Outcome:
+    if association.is_rejected:
+        return Outcome("again", "the destination rejects our association")
+    if association.rejected_contexts and not association.accepted_contexts:
+        return Outcome("refused", "the destination takes no such object")
+    return Outcome("again", f"the destination {failure}")
+
+
+def _is_nameable(part: Part) -> bool:
+    """Whether a request can name the object at all: no UID has more than 64 characters (PS3.5 9.1)."""
+    return max(len(part.sop_class), len(part.instance), len(part.syntax)) <= 64
 
 
 def _contexts(parts: Sequence[Part]) -> list[Any]:
@@ -105,20 +156,6 @@ def _contexts(parts: Sequence[Part]) -> list[Any]:
         for one in dict.fromkeys((syntax, *(() if syntax.is_compressed else plain))):
             wanted[part.sop_class, one] = None
     return [build_context(sop_class, syntax) for sop_class, syntax in list(wanted)[:_MAX_CONTEXTS]]
-
-
-def _stored(association: Any, part: Part) -> Outcome:
-    if not association.is_established:
-        return Outcome("again", "the association ended")
-    try:
-        status = association.send_c_store(part.dataset()).get("Status")
-    except RuntimeError:
-        return Outcome("again", "the association ended")
-    except Exception as error:  # no accepted context, or a data set that cannot be written again
-        return Outcome("refused", f"the destination takes no such object ({type(error).__name__})")
-    if status is None:
-        return Outcome("again", "the destination gave no answer")
-    return Outcome(fate_of(status), "" if status == 0 else f"status 0x{status:04X}")
 
 
 class FolderDestination:

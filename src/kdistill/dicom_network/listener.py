@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from types import TracebackType
 from typing import Final
 
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 _BATCH: Final = 16
 #: What was accepted is read, however long it waits: `max_open` bounds the wait, and a sender was told "success".
 _NEVER_S: Final = 1e9
+#: A model that has taken no waiting image for so long is not waited for at the end.
+_STUCK_S: Final = 120.0
 
 
 class Listener:
@@ -86,10 +89,21 @@ class Listener:
         assert self._receiver is not None
         self._desk.end()
         self._receiver.close()
+        self._read_on()
         self._jobs.close()
         self._hurry.set()
         self._ended.put(None)
         self._sender.join()
+        if self.num_unanswered:
+            logger.error("%d accepted images have no answer: the model has stopped", self.num_unanswered)
+
+    def _read_on(self) -> None:
+        """Wait while the model gets on: `Jobs.close` gives it half a minute, and 64 films may take longer."""
+        left, since = self._jobs.num_waiting, time.monotonic()
+        while left and time.monotonic() - since < _STUCK_S:
+            time.sleep(0.05)
+            if (now := self._jobs.num_waiting) < left:
+                left, since = now, time.monotonic()
 
     @property
     def port(self) -> int:
@@ -101,6 +115,11 @@ class Listener:
     def num_open(self) -> int:
         """Images accepted and not yet answered."""
         return self._desk.num_open
+
+    @property
+    def num_unanswered(self) -> int:
+        """Images that were accepted, and are neither explained nor have failed."""
+        return self.counts["accepted"] - self.counts["explained"] - self.counts["failed"]
 
     def _send(self) -> None:
         while (jobs := self._next()) is not None:
@@ -146,8 +165,9 @@ class Listener:
                 part_of(kind, export(kind, job.explanation, image.display, image.header, recorded=job.recorded))
                 for kind in self._formats
             ]
-        except KDistillError as error:
-            logger.error("an image has no result: it %s", error.what)
+        except Exception as error:  # whatever it is, it costs this image only, and is counted
+            why = error.what if isinstance(error, KDistillError) else f"cannot be exported ({type(error).__name__})"
+            logger.error("an image has no result: it %s", why)
             self.counts.add("failed")
             return []
         self.counts.add("explained")

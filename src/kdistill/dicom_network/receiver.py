@@ -8,12 +8,11 @@ Source: DICOM PS3.8 9.3 (units of the upper layer), PS3.7 9.1.1 (C-STORE), PS3.4
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import ipaddress
 import logging
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 import time
@@ -38,6 +37,8 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from kdistill.dicom_network.config import ListenConfig
 from kdistill.dicom_network.counts import Counts
 from kdistill.dicom_network.desk import Arrived, Desk
+from kdistill.dicom_network.link import bound, close
+from kdistill.dicom_network.tls import NoTlsError, handshake, reason_of, server_context
 from kdistill.errors import EnvironmentFault
 from kdistill.studies.codecs import NATIVE, SYNTAXES
 
@@ -49,13 +50,15 @@ CLASSES: Final = (
     DigitalXRayImageStorageForProcessing,
     SecondaryCaptureImageStorage,
 )
-#: We ask for units of 16 kB; an association request with 128 contexts stays far below this.
-_MAX_UNIT_BYTES: Final = 1_000_000
 #: Requests that a peer may send before the first is answered; the protocol's default window is one.
 _MAX_AHEAD: Final = 2
 #: JPEG extended is offered by whoever has 12-bit pixels, which only a GPL decoder reads: better sent uncompressed.
 _NOT_ASKED_FOR: Final = "1.2.840.10008.1.2.4.51"
-_CHUNK_BYTES: Final = 65_536
+#: An association request (PS3.8 9.3.2) begins with it, a TLS handshake never.
+_ASSOCIATE_RQ: Final = b"\x01"
+_MAX_REQUEST_BYTES: Final = 65_536
+#: A-ABORT by the provider, no reason given (PS3.8 9.3.8): what a DICOM peer without TLS understands.
+_ABORT_UNIT: Final = b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00"
 
 
 def transfer_syntaxes() -> list[str]:
@@ -94,6 +97,7 @@ class Receiver:
                     (evt.EVT_DATA_RECV, watch.heard),
                     (evt.EVT_DIMSE_RECV, watch.complete),
                 ],
+                ssl_context=server_context(config.tls_files, config.tls_peer) if config.tls_files.cert else None,
                 server_class=_Server,
                 request_handler=_Handler,
                 config=config,
@@ -157,6 +161,7 @@ class _Server(ThreadedAssociationServer):
 
     def __init__(self, *args: Any, config: ListenConfig, **options: Any) -> None:
         self.config = config
+        self._lock, self._num_greeting = threading.Lock(), 0
         super().__init__(*args, **options)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -166,16 +171,34 @@ class _Server(ThreadedAssociationServer):
         if not any((mapped or address) in network for network in self.config.networks):
             logger.warning("a connection from an address that is not allowed was closed")
             return False
-        if len(self.active_associations) >= self.config.max_connections:
+        if len(self.active_associations) + self._num_greeting >= self.config.max_connections:
             logger.warning("a connection was closed: %d are open", self.config.max_connections)
             return False
         return True
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Accept a connection; a read from it, or a write to it, ends after the network timeout."""
-        connection, address = super().get_request()
+        """Accept a connection; a read from it, or a write to it, ends after the network timeout.
+
+        pynetdicom's own would agree on TLS here, in the one thread that accepts, without a time limit.
+        """
+        assert self.socket is not None
+        connection, address = self.socket.accept()
         connection.settimeout(self.ae.network_timeout)
         return connection, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Count a connection as one that has not asked for anything yet, until its thread has greeted it."""
+        self.greet(1)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.greet(-1)
+            raise
+
+    def greet(self, number: int) -> None:
+        """Raise or lower the number of connections that have not been greeted."""
+        with self._lock:
+            self._num_greeting += number
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Socketserver's own would print the peer and a traceback."""
@@ -185,35 +208,37 @@ class _Server(ThreadedAssociationServer):
 class _Handler(RequestHandler):
     server: _Server
 
+    def handle(self) -> None:
+        """Agree on TLS where it is spoken here, in the connection's own thread; then start its association."""
+        try:
+            if self.server.ssl_context is not None:
+                self.request = self._secured(self.request, self.server.ssl_context)
+        except OSError as error:
+            logger.warning("a connection was closed: %s", reason_of(error))
+            return
+        finally:
+            self.server.greet(-1)
+        super().handle()
+
+    def _secured(self, connection: socket.socket, context: ssl.SSLContext) -> socket.socket:
+        seconds = self.server.config.acse_timeout_s
+        try:
+            connection.settimeout(seconds)
+            if connection.recv(1, socket.MSG_PEEK) == _ASSOCIATE_RQ:
+                connection.recv(_MAX_REQUEST_BYTES)  # a close with bytes unread would take the abort back
+                connection.sendall(_ABORT_UNIT)
+                raise NoTlsError
+        except OSError:
+            connection.close()
+            raise
+        secured = handshake(context, connection, seconds)
+        secured.settimeout(self.server.config.network_timeout_s)
+        return secured
+
     def _create_association(self) -> Association:
         association = super()._create_association()
-        link: Any = association.dul.socket  # there is no hook for either:
-        link.recv = functools.partial(_receive, link, self.server.config.network_timeout_s)
-        link._shutdown_socket = functools.partial(_close, link)
+        bound(association.dul.socket, self.server.config.network_timeout_s)
         return association
-
-
-def _receive(link: Any, seconds: float, number: int) -> bytearray:
-    """Read so many bytes of one unit, or fail: neither an impossible length nor a slow drip holds a thread for long."""
-    if number > _MAX_UNIT_BYTES:
-        raise OSError("a unit of impossible length")
-    found, deadline = bytearray(), time.monotonic() + seconds
-    while len(found) < number:
-        if time.monotonic() > deadline:
-            raise TimeoutError("a unit took too long")
-        more = link.socket.recv(min(_CHUNK_BYTES, number - len(found)))
-        if not more:
-            break
-        found.extend(more)
-    return found
-
-
-def _close(link: Any) -> None:
-    """Close a connection also where the peer has closed it first: pynetdicom's own then leaves it open."""
-    if link.socket is not None:
-        with contextlib.suppress(OSError):
-            link.socket.shutdown(socket.SHUT_RDWR)
-        link.socket.close()
 
 
 @dataclass
@@ -264,7 +289,7 @@ def _end(associations: Sequence[Association], patience_s: float = 5.0) -> None:
     time.sleep(0.1)  # the abort leaves
     for association in associations:
         if association.dul.socket is not None:
-            _close(association.dul.socket)
+            close(association.dul.socket)
     killers = [threading.Thread(target=association.kill, daemon=True) for association in associations]
     for killer in killers:
         killer.start()

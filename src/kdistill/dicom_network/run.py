@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from kdistill.config import validate
@@ -13,9 +14,13 @@ from kdistill.dicom_network.config import (
     FolderTarget,
     ListenConfig,
     SendConfig,
+    StoreTarget,
     Target,
+    TlsFiles,
+    WebTarget,
     parse_target,
 )
+from kdistill.dicom_network.tls import server_context
 from kdistill.errors import ConfigError, EnvironmentFault, InputError, PolicyError
 from kdistill.explain.run import check_policy, load_context, student_dir_of
 from kdistill.interrupt import SignalWatch
@@ -56,6 +61,7 @@ def listen_run(
     settings: Mapping[str, object],
     way: Way,
     *,
+    sending: Mapping[str, object] = MappingProxyType({}),
     arm: str = "full",
     seed: int | None = None,
     quality: str = "refuse",
@@ -68,6 +74,7 @@ def listen_run(
         run_dir: The run.
         settings: Fields of `ListenConfig`.
         way: Where results go.
+        sending: Fields of `SendConfig`: whether they go over TLS.
         arm: Which student.
         seed: Which seed; None: the first.
         quality: What follows when an image does not look like a frontal chest film: "refuse", "warn" or "off".
@@ -78,21 +85,21 @@ def listen_run(
         The counts at the end.
 
     Raises:
-        PolicyError: An address that others can reach, without a list of who may connect.
-        ConfigError: An unknown policy or destination.
+        PolicyError: An address that others can reach, without a list of who may connect; a key that others can read.
+        ConfigError: An unknown policy or destination, or TLS options that do not fit one another.
         InputError: No such student.
         EnvironmentFault: The DICOM network library is not installed, or the port is taken.
     """
     config = _checked(settings)
     target, policy = way.target(), check_policy(quality)
+    sender = _sending({"aet": config.aet, "tls_files": config.tls_files, **sending}, target, listens=True)
     student_dir = student_dir_of(run_dir, arm, seed)
     _require_network()
     from kdistill.dicom_network.destinations import FolderDestination, destination_of
     from kdistill.dicom_network.listener import Listener
     from kdistill.dicom_network.quiet import quiet_network
 
-    sending = SendConfig(aet=config.aet)
-    destination = destination_of(target, sending)
+    destination = destination_of(target, sender)
     outbox = FolderDestination(FolderTarget(path=way.outbox)) if way.outbox is not None else None
     from kdistill.explain.student_reader import load_reader
     from kdistill.studies.decoding import DecoderPool
@@ -101,12 +108,12 @@ def listen_run(
     context = load_context(run_dir, reader.name, reader.thresholds, quality=policy)
     pool = DecoderPool(config.decoders, require_chest=False)
     with SignalWatch() as watch, quiet_network(), pool:
-        with Listener(reader, context, pool, config, sending, destination, outbox) as listener:
+        with Listener(reader, context, pool, config, sender, destination, outbox) as listener:
             start: Status = {"aet": config.aet, "host": config.host, "port": listener.port, "model": reader.name}
-            announce({"state": "listening", **start})
+            announce({"state": "listening", **start, "tls": config.tls_files.cert is not None})
             _wait(listener, watch, announce, every_s)
             announce({"state": "ending", "open": listener.num_open})
-        return {"state": "ended", **dict(listener.counts)}
+        return {"state": "ended", "open": listener.num_unanswered, **dict(listener.counts)}
 
 
 def _wait(listener: Listener, watch: SignalWatch, announce: Callable[[Status], None], every_s: float) -> None:
@@ -119,7 +126,13 @@ def _wait(listener: Listener, watch: SignalWatch, announce: Callable[[Status], N
 
 
 def send_files(
-    sources: Sequence[Path], to: str, *, aet: str, attempts: int = 1, on_outcome: Callable[[str, str, str], None]
+    sources: Sequence[Path],
+    to: str,
+    *,
+    aet: str,
+    attempts: int = 1,
+    sending: Mapping[str, object] = MappingProxyType({}),
+    on_outcome: Callable[[str, str, str], None],
 ) -> dict[str, int]:
     """Send DICOM files to a destination.
 
@@ -128,6 +141,7 @@ def send_files(
         to: `AET@host:port` (C-STORE) or the address of a DICOMweb service (STOW-RS).
         aet: Our AE title.
         attempts: Times that each object is sent at most while the destination is away.
+        sending: Other fields of `SendConfig`: whether they go over TLS.
         on_outcome: Told of each file: its name, "delivered", "refused", "again" or "unreadable", and why.
 
     Returns:
@@ -139,8 +153,8 @@ def send_files(
         PolicyError: Credentials would travel unencrypted to another machine.
         EnvironmentFault: The DICOM network library is not installed.
     """
-    config = validate(SendConfig, {"aet": aet, "attempts": attempts}, where="dicom send")
     target = parse_target(to)
+    config = _sending({"aet": aet, "attempts": attempts, **sending}, target)
     files = list(_files(sources))
     if not files:
         raise InputError("there is no file to send", where=", ".join(str(path) for path in sources))
@@ -189,7 +203,41 @@ def _checked(settings: Mapping[str, object]) -> ListenConfig:
             where="--host",
             remedy="Give --allow ADDRESS (or a network) of the archive that may connect, or listen on 127.0.0.1.",
         )
-    return validate(ListenConfig, dict(settings), where="dicom listen")
+    config = validate(ListenConfig, dict(settings), where="dicom listen")
+    if config.tls_files.cert is not None or config.tls_files.key is not None:
+        server_context(config.tls_files, config.tls_peer)  # a fault of it is told before the model is loaded
+    return config
+
+
+def _sending(settings: Mapping[str, object], target: Target, *, listens: bool = False) -> SendConfig:
+    """How to send, checked: an option that has no effect could make somebody believe that the way is encrypted.
+
+    Args:
+        settings: Fields of `SendConfig`.
+        target: Where to.
+        listens: The certificate is also the receiver's own, and may serve nothing else.
+
+    Raises:
+        ConfigError: TLS options do not fit the destination.
+    """
+    config = validate(SendConfig, dict(settings), where="dicom")
+    if config.tls and not isinstance(target, StoreTarget):
+        raise ConfigError(
+            "is for AET@host:port alone",
+            where="--to-tls",
+            remedy="A DICOMweb service has TLS where its address is https.",
+        )
+    if config.tls_name is not None and not config.tls:
+        raise ConfigError("has no effect without --to-tls", where="--to-tls-name")
+    is_web = isinstance(target, WebTarget) and target.url.startswith("https:")
+    has_own = listens and config.tls_files.cert is not None
+    if config.tls_files != TlsFiles() and not (config.tls or is_web or has_own):
+        raise ConfigError(
+            "has no effect: nothing would be encrypted",
+            where="--tls-cert, --tls-key, --tls-ca",
+            remedy="Give --to-tls, or an https address; the receiver itself speaks TLS where --tls-cert is given.",
+        )
+    return config
 
 
 def _require_network() -> None:

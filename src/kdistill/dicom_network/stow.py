@@ -7,18 +7,23 @@ Sequence 0008,1198, Failure Reason 0008,1197), F.2 (JSON model).
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from collections.abc import Sequence
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
 from kdistill import __version__
-from kdistill.dicom_network.config import SendConfig, WebTarget
-from kdistill.dicom_network.destinations import Outcome, fate_of
+from kdistill.dicom_network.config import SendConfig, TlsFiles, WebTarget
+from kdistill.dicom_network.destinations import DUPLICATE, SLOWEST_BYTES_PER_S, Outcome, fate_of
 from kdistill.dicom_network.parts import Part
+from kdistill.dicom_network.tls import client_context, reason_of
 from kdistill.errors import ConfigError, PolicyError
 from kdistill.serve.config import is_loopback
 
@@ -34,11 +39,11 @@ class WebDestination:
 
     Args:
         target: Its address.
-        config: Times.
+        config: Times and certificates.
 
     Raises:
-        PolicyError: Credentials would travel unencrypted to another machine.
-        ConfigError: A user without a password, or a password without a user.
+        PolicyError: Credentials would travel unencrypted to another machine; or others can read our key.
+        ConfigError: A user without a password, or a password without a user; or a certificate cannot be used.
     """
 
     def __init__(self, target: WebTarget, config: SendConfig) -> None:
@@ -51,13 +56,16 @@ class WebDestination:
             raise PolicyError(
                 "would send a password or token unencrypted to another machine", where="--to", remedy="Use https."
             )
-        self._client = httpx.Client(
-            headers={"User-Agent": f"kdistill/{__version__}", **headers},
-            auth=login,
-            timeout=config.timeout_s,
-            follow_redirects=False,  # objects and credentials go where they were sent, and nowhere else
-            trust_env=not here,
-        )
+        self._timeout_s = config.timeout_s
+        self._options: dict[str, Any] = {
+            "headers": {"User-Agent": f"kdistill/{__version__}", **headers},
+            "auth": login,
+            "timeout": config.timeout_s,
+            "follow_redirects": False,  # objects and credentials go where they were sent, and nowhere else
+            "trust_env": not here,
+        }
+        if config.tls_files != TlsFiles():
+            self._options["verify"] = client_context(config.tls_files)
 
     def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
         """See `Destination`."""
@@ -66,11 +74,46 @@ class WebDestination:
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
             "Accept": "application/dicom+json",
         }
-        try:
-            answer = self._client.post(self._url, content=multipart(parts, boundary), headers=headers)
-        except httpx.HTTPError as error:
-            return [Outcome("again", f"the service cannot be reached ({type(error).__name__})")] * len(parts)
-        return outcomes(parts, answer)
+        body = multipart(parts, boundary)
+        seconds = self._timeout_s + len(body) / SLOWEST_BYTES_PER_S
+        with httpx.Client(**self._options) as client, _closed_after(client, seconds):
+            try:
+                with client.stream("POST", self._url, content=body, headers=headers) as answer:
+                    return outcomes(parts, answer.status_code, _text_of(answer))
+            except (httpx.HTTPError, OSError) as error:
+                why = f"the service cannot be reached, or broke off ({type(error).__name__})"
+                if isinstance(cause := _tls_error(error), OSError):
+                    why = f"the service cannot be spoken to over TLS: {reason_of(cause)}"
+                return [Outcome("again", why)] * len(parts)
+
+
+@contextmanager
+def _closed_after(client: httpx.Client, seconds: float) -> Iterator[None]:
+    """Close a client that is busy for too long: its own time limit is one for each read and write."""
+    timer = threading.Timer(seconds, client.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _text_of(answer: httpx.Response) -> bytes | None:
+    """An answer's body; None where it is too long for a list of 32 objects."""
+    found = bytearray()
+    for chunk in answer.iter_bytes():
+        found += chunk
+        if len(found) > _MAX_ANSWER_BYTES:
+            return None
+    return bytes(found)
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """What TLS said, below what httpx and httpcore make of it."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def multipart(parts: Sequence[Part], boundary: str) -> bytes:
@@ -79,9 +122,8 @@ def multipart(parts: Sequence[Part], boundary: str) -> bytes:
     return b"".join(head + part.data + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode("ascii")
 
 
-def outcomes(parts: Sequence[Part], answer: httpx.Response) -> list[Outcome]:
+def outcomes(parts: Sequence[Part], code: int, answer: bytes | None) -> list[Outcome]:
     """What an answer says of each object (PS3.18 Table 10.5.3-1)."""
-    code = answer.status_code
     if code in _AGAIN:
         return [Outcome("again", f"HTTP {code}")] * len(parts)
     if not (200 <= code < 300 or code == 409):
@@ -97,18 +139,17 @@ def outcomes(parts: Sequence[Part], answer: httpx.Response) -> list[Outcome]:
 
 def _refusal(reason: int) -> Outcome:
     fate = fate_of(reason)
-    return Outcome("refused" if fate == "delivered" else fate, f"failure reason 0x{reason:04X}")
+    is_told_true = fate != "delivered" or reason == DUPLICATE
+    return Outcome(fate if is_told_true else "refused", f"failure reason 0x{reason:04X}")
 
 
-def _failed(answer: httpx.Response) -> dict[str, int] | None:
+def _failed(answer: bytes | None) -> dict[str, int] | None:
     """Instance UID -> failure reason of each object that was not stored; None where the answer cannot be read."""
-    if len(answer.content) > _MAX_ANSWER_BYTES:
-        return None
     try:
-        found: Any = answer.json()
+        found: Any = json.loads(answer or b"")
         items = (found[0] if isinstance(found, list) else found).get("00081198", {}).get("Value", [])
         return {str(item["00081155"]["Value"][0]): int(item["00081197"]["Value"][0]) for item in items}
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -127,7 +128,12 @@ def explain_files(
 
 
 def explain_image(image: FileImage, reading: Reading, context: ExplanationContext) -> Explanation:
-    """The explanation of an image from a file; what the file's own tags say against it stands first among the flags."""
+    """The explanation of an image from a file; what the file's own tags say against it stands first among the flags.
+
+    A picture that is mirrored or turned by its tags has its sides the wrong way round for the model, so none is given.
+    """
+    if "orientation" in image.notes:
+        reading = replace(reading, sides=None)
     found = explain(image.study_id, image.pixels, reading, context, image_sha256=image.sha256, quality=image.quality)
     notes = tuple(Flag(code="file_note", text=note_text(note)) for note in image.notes)
     return found.model_copy(update={"flags": (*notes, *found.flags)})

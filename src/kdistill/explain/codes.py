@@ -72,6 +72,7 @@ SIDE_CONCEPTS: Final[Mapping[Side, Concept]] = MappingProxyType(
         "bilateral": Concept("51440002", "SCT", "Right and left"),
     }
 )
+LATERALITY: Final = Concept("272741003", "SCT", "Laterality")
 CHEST: Final = Concept("816094009", "SCT", "Chest")
 CHEST_RADIOGRAPHY: Final = Concept("399208008", "SCT", "Plain chest X-ray")
 PROBABILITY: Final = Concept("122157", "DCM", "Probability")
@@ -81,4 +82,5 @@ FINDING_STATE: Final = _own("FINDING_STATE", "State of the finding")
 ANSWER: Final = _own("MODEL_ANSWER", "Answer of the model")
 ABSTAINED: Final = _own("ABSTAINED", "No finding is stated: the model abstained")
 COMMENT: Final = Concept("121106", "DCM", "Comment")
+SOURCE_IMAGE: Final = Concept("121322", "DCM", "Source image for image processing operation")
 NO_UNITS: Final = Concept("1", "UCUM", "no units")

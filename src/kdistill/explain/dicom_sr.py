@@ -29,6 +29,7 @@ from kdistill.explain.codes import (
     OBSERVATION_CONCEPTS,
     PROBABILITY,
     SIDE_CONCEPTS,
+    SOURCE_IMAGE,
     STATE_CONCEPTS,
     THRESHOLD,
     Concept,
@@ -47,6 +48,11 @@ SR_SERIES, OVERLAY_SERIES = 9901, 9902
 #: Side of the overlay picture; its caption is below it.
 OVERLAY_PX: Final = 768
 _CAPTION_PX: Final = 64
+#: A film with a name burned in, or that was compressed with loss, gives a picture of which the same is true.
+_TRUE_OF_THE_FILM: Final = (
+    *("BurnedInAnnotation", "RecognizableVisualFeatures"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+)
 
 
 def needs_dicom(source: Dataset | None) -> Dataset:
@@ -139,7 +145,7 @@ def overlay_capture(explanation: Explanation, display: NDArray[np.uint8], source
     """
     highdicom = _highdicom()
     image = _referable(needs_dicom(source))
-    return highdicom.sc.SCImage.from_ref_dataset(
+    capture = highdicom.sc.SCImage.from_ref_dataset(
         ref_dataset=image,
         pixel_array=_picture(explanation, display),
         photometric_interpretation="RGB",
@@ -150,9 +156,32 @@ def overlay_capture(explanation: Explanation, display: NDArray[np.uint8], source
         sop_instance_uid=_uid(_content_hash(explanation), "overlay"),
         instance_number=1,
         manufacturer=MANUFACTURER,
-        patient_orientation=("L", "F"),
+        patient_orientation=("L", "F"),  # replaced below: highdicom wants one
         series_description="AI evidence, research use only",
     )
+    _derive(capture, image)
+    return capture
+
+
+def _derive(capture: Dataset, image: Dataset) -> None:
+    """Say which film the picture was made from, and what is true of it because it is true of that film.
+
+    The orientation is the film's, and empty where it states none: a film that is mirrored by its tags stays mirrored.
+
+    Source: DICOM PS3.3 C.7.6.1 (patient orientation, burned in annotation, lossy compression), C.7.6.1.1.4 (source
+    image), C.12.4 (derivation).
+    """
+    from pydicom import Dataset
+
+    capture.PatientOrientation = image.get("PatientOrientation") or ""
+    capture.DerivationDescription = "Film with a caption and the model's attention painted on, for research"
+    film = Dataset()
+    film.ReferencedSOPClassUID, film.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    film.PurposeOfReferenceCodeSequence = [_code(SOURCE_IMAGE)]
+    capture.SourceImageSequence = [film]
+    for keyword in _TRUE_OF_THE_FILM:
+        if image.get(keyword):
+            setattr(capture, keyword, image.get(keyword))
 
 
 def shown_finding(explanation: Explanation) -> ObservationReading | None:
@@ -200,6 +229,8 @@ def _referable(source: Dataset) -> Dataset:
         if keyword not in image:
             setattr(image, keyword, "")
     image.decode()
+    for element in [element for element in image if element.VR == "PN" and element.value]:
+        image[element.tag] = _renamed(element)
     image.SpecificCharacterSet = "ISO_IR 192"  # our own words are Unicode, whatever the film's are
     for keyword in ("AccessionNumber", "StudyID", "ReferringPhysicianName"):
         if keyword not in image:
@@ -207,9 +238,17 @@ def _referable(source: Dataset) -> Dataset:
     return image
 
 
+def _renamed(element: Any) -> Any:
+    """The name as letters alone: it keeps the bytes of the film's character set too, and those would be written."""
+    from pydicom import DataElement
+
+    names = [str(name) for name in element.value] if element.VM > 1 else str(element.value)
+    return DataElement(element.tag, "PN", names)
+
+
 def _content_hash(explanation: Explanation) -> str:
-    """What an object's UID hangs on: another answer about the same image is another object."""
-    return hashlib.sha256(explanation.model_dump_json().encode("utf-8")).hexdigest()
+    """What an object's UID hangs on: another answer about the same image, or another way to write it, is another."""
+    return hashlib.sha256(f"{__version__}\n{explanation.model_dump_json()}".encode()).hexdigest()
 
 
 def _uid(*parts: str) -> str:

@@ -16,6 +16,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from kdistill.explain.codes import (
+    CHEST,
+    LATERALITY,
     OBSERVATION_CONCEPTS,
     PROBABILITY,
     SCHEME_URIS,
@@ -105,10 +107,13 @@ def _observation(reading: ObservationReading, explanation: Explanation, names: _
         "valueCodeableConcept": codeable(STATE_CONCEPTS[reading.state]),
         "device": names.reference("device"),
     }
-    if reading.side and reading.state != "absent":
-        found["bodySite"] = codeable(SIDE_CONCEPTS[reading.side])
     numbers = ((PROBABILITY, reading.probability), (THRESHOLD, reading.threshold))
-    if components := [_number(concept, value) for concept, value in numbers if value is not None]:
+    components = [_number(concept, value) for concept, value in numbers if value is not None]
+    if reading.side and reading.state != "absent":
+        side = codeable(SIDE_CONCEPTS[reading.side])
+        found["bodySite"] = {**codeable(CHEST), "text": f"Chest, {side['text'].lower()}"}
+        components.append({"code": codeable(LATERALITY), "valueCodeableConcept": side})
+    if components:
         found["component"] = components
     notes = [sentence.text for sentence in explanation.rationale if sentence.observation == reading.name]
     notes += [f"Flag {flag.code}: {flag.text}" for flag in explanation.flags if flag.observation == reading.name]

@@ -55,7 +55,7 @@ def note_text(note: Note) -> str:
         case "lateral_view":
             return "By its DICOM tags this is a lateral view; the model was trained on frontal ones."
         case "orientation":
-            return "By its DICOM tags the picture is mirrored or upside down; it was not turned."
+            return "By its DICOM tags the picture is mirrored or turned; it was left so: left may be right."
         case "paediatric":
             return "By its DICOM tags the patient is a child."
         case "window_unusable":
