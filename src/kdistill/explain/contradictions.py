@@ -31,17 +31,19 @@ _ON_SIDE: Final = re.compile(r"\b(?:on|in|at|over|within) (?:the )?(left|right)\
 _PART_OF: Final = re.compile(r"\s+of (?:the |an? )?([a-z]+)")
 
 #: Words between "no" and a finding that leave the denial as wide as it is. Any other word narrows it.
-_NEUTRAL: Final = frozenset(
+_NEUTRAL_WORDS: Final = (
     "a an any the of is are was were be has have been there this that it in on at to for seen noted evidence sign signs"
     " suggestion indication radiographic radiographically plain film definite definitely convincing clear visible"
     " obvious appreciable demonstrable identifiable focal pleural pulmonary lung lungs chest airspace findings finding"
-    " suggest indicate either side heart cardiac mediastinal size".split()
+    " suggest indicate either side heart cardiac mediastinal size"
 )
+_NEUTRAL: Final = frozenset(_NEUTRAL_WORDS.split())
 #: Words that narrow every finding of a list ("no new effusion or pneumothorax").
-_SPREADING: Final = frozenset(
+_SPREADING_WORDS: Final = (
     "acute new large larger significant other further additional residual recurrent sizable sizeable gross overt frank"
-    " worsening increasing increased interval suspicious".split()
+    " worsening increasing increased interval suspicious"
 )
+_SPREADING: Final = frozenset(_SPREADING_WORDS.split())
 #: "Normal" said with one of these is a doubt, no denial ("the heart is top normal").
 _HARDLY: Final = frozenset({"top", "near", "nearly", "almost", "upper", "high", "borderline"})
 #: A sentence about another film, or about what another examination may show, says nothing of this one.
