@@ -19,6 +19,7 @@ from kdistill.explain.sentences import assign_sentences
 from kdistill.labelers.rules import Mention, RuleLabeler
 from kdistill.observations import FINDINGS, NO_FINDING, SUPPORT_DEVICES
 from kdistill.records import Side, Zone
+from kdistill.sites import SITES
 from kdistill.teacher.attributes import side_of, zone_of
 
 _WORD: Final = re.compile(r"[a-z]+")
@@ -218,7 +219,7 @@ def _assertion(text: str, mention: Mention) -> Assertion:
         denied=denied,
         kind=_kind(name, phrase),
         side=side_said(name, side),
-        zone=zone_of(near) if side_said(name, "left") else None,
+        zone=zone_of(near) if SITES[name].lateralised and SITES[name].zoned else None,
         limits=_limits(name, before, phrase, after) if denied else frozenset(),
         number=mention.sentence,
         sentence=sentence,
