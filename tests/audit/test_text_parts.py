@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdistill.audit.config import AuditConfig
-from kdistill.audit.consistency import consistency_rows
+from kdistill.audit.consistency import TORN, consistency_rows
 from kdistill.audit.counterfactual import TESTS, counterfactual_rows
 from kdistill.audit.material import said_of
 from kdistill.audit.resampling import PatientBootstrap, fraction, value_of
@@ -190,6 +190,26 @@ def test_consistency() -> None:
     assert found["rationale_negations"].value == 0.5 and found["rationale_negations"].passed is False
     assert found["degenerate_rationale"].value == 1.0 and found["degenerate_rationale"].passed is False
     assert found["prior_mentioned_rationale"].value == 1.0 and found["prior_mentioned_rationale"].passed is False
+
+
+def test_contradictions_are_counted_beside_those_of_the_test_reports() -> None:
+    rows = [planted.write_row(faithful(planted.study_shows(n))) for n in range(8)]
+    good = consistency_of(rows)
+    for row in (good[test] for test in TORN):
+        assert row.value == 0.0 and row.n == 8 and row.passed is None
+    assert good["contradiction_report"].baseline == 0.0
+    for row in rows[:2]:  # these show an effusion
+        row["findings"] += " No pleural effusion."
+    for row in rows[:4]:
+        row["rationale"] = "No edema. Mild edema."
+    rows[4]["rationale"] = "No pleural effusion. No edema."  # this study shows both
+    found = consistency_of(rows)
+    assert [found[test].value for test in TORN] == [2 / 8, 4 / 8, 1 / 8]
+    for row in rows:
+        row["rationale"] = ""
+    silent = consistency_of(rows)
+    assert silent["contradiction_report"].value == 2 / 8
+    assert [silent[test].value for test in TORN[1:]] == [None, None]
 
 
 def test_ratio_is_the_mean_over_seeds_of_ratios_of_sums() -> None:

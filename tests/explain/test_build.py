@@ -54,11 +54,54 @@ def test_a_consistent_reading_raises_no_flag(context: ExplanationContext) -> Non
         ({"rationale": "Fluid is heavy. " + EFFUSION}, "unassigned_sentence"),
         ({"rationale": "Right pleural effusion. " * 3}, "degenerate"),
         ({"findings": "The right pleural effusion is unchanged."}, "prior_mentioned"),
+        ({"findings": "There is a right pleural effusion. No pleural effusion."}, "contradiction"),
+        ({"findings": "No pleural effusion."}, "contradiction"),
+        ({"rationale": EFFUSION + " No pleural effusion."}, "contradiction"),
+        ({"rationale": "No pleural effusion."}, "contradiction"),
         ({"probabilities": dict.fromkeys(OBSERVATIONS, 0.5)}, "all_indeterminate"),
     ],
 )
 def test_each_fault_raises_its_flag(context: ExplanationContext, changes: dict[str, object], code: str) -> None:
     assert code in codes(explain("s1", radiograph(), clean_reading(**changes), context))
+
+
+def test_a_contradiction_names_its_texts_and_both_sentences(context: ExplanationContext) -> None:
+    reading = clean_reading(
+        findings="There is a right pleural effusion. No effusion. No edema.", rationale="Mild edema."
+    )
+    found = [flag for flag in explain("s1", radiograph(), reading, context).flags if flag.code == "contradiction"]
+    assert [(flag.observation, flag.sentences) for flag in found] == [
+        ("Pleural Effusion", ("There is a right pleural effusion.", "No effusion.")),
+        ("Edema", ("Mild edema.", "No edema.")),
+    ]
+    assert found[0].text.startswith("The report contradicts itself: 'There is a right pleural effusion.' against")
+    assert found[1].text.startswith("Report and rationale contradict each other")
+
+
+def test_a_denial_of_the_other_side_is_no_contradiction(context: ExplanationContext) -> None:
+    reading = clean_reading(findings="There is a right pleural effusion. No left pleural effusion.")
+    assert explain("s1", radiograph(), reading, context).flags == ()
+
+
+def test_report_sentences_are_linked_and_a_withheld_report_has_none(context: ExplanationContext) -> None:
+    reading = clean_reading(findings="There is a right pleural effusion. The ribs show a continuous cortex.")
+    found = explain("s1", radiograph(), reading, context).report_sentences
+    assert [(s.section, [m.observation for m in s.mentions]) for s in found] == [
+        ("findings", ["Pleural Effusion"]),
+        ("findings", []),
+        ("impression", ["Pleural Effusion"]),
+    ]
+    assert explain("s1", np.rot90(radiograph()), reading, context).report_sentences == ()
+
+
+def test_explanations_from_before_there_were_links_are_still_read(context: ExplanationContext) -> None:
+    old = json.loads(
+        explain("s1", radiograph(), clean_reading(rationale="Left pleural effusion."), context).model_dump_json()
+    )
+    del old["report_sentences"]
+    for flag in old["flags"]:
+        del flag["sentences"]
+    assert old["flags"] and Explanation.model_validate(old).report_sentences == ()
 
 
 def test_a_prior_that_exists_may_be_mentioned(context: ExplanationContext) -> None:
@@ -115,12 +158,17 @@ def test_json_has_the_keys_that_others_rely_on(context: ExplanationContext) -> N
     data = json.loads(explain("s1", radiograph(), clean_reading(), context).model_dump_json())
     assert set(data) == {
         *("study_id", "image_sha256", "model", "observations", "findings", "impression"),
-        *("rationale", "flags", "abstained", "quality_policy", "notice"),
+        *("rationale", "report_sentences", "flags", "abstained", "quality_policy", "notice"),
     }
     assert [o["name"] for o in data["observations"]] == list(OBSERVATIONS)
     keys = {"name", "probability", "threshold", "state", "side", "evidence_map"}
     assert all(set(o) == keys for o in data["observations"])
     assert {"observation", "text", "citations"} <= set(data["rationale"][0])
+    assert data["report_sentences"][0] == {
+        "section": "findings",
+        "text": "There is a right pleural effusion.",
+        "mentions": [{"observation": "Pleural Effusion", "state": "present", "side": "right"}],
+    }
     assert {"article_id", "pmid", "quote"} <= set(data["rationale"][1]["citations"][0])
     assert data["notice"] == NOTICE and data["notice"].startswith("Research use only")
     assert np.asarray(data["observations"][0]["evidence_map"]).shape == (8, 8)

@@ -259,6 +259,17 @@ def test_the_pdf_carries_the_notice_on_every_page(explanation: Explanation, sile
     assert "abstained" in page and "Left pleural effusion" not in page
 
 
+def test_a_contradiction_stands_below_the_report_on_paper_and_in_fhir(context: ExplanationContext) -> None:
+    reading = replace(a_reading(), findings="There is a left pleural effusion. No pleural effusion.")
+    torn = explain("s1", radiograph(), reading, context)
+    paper = " ".join(" ".join(pdf_pages(explanation_pdf(torn, radiograph()))).split())
+    said = "Contradiction on Pleural Effusion: The report contradicts itself"
+    assert paper.index("Impression") < paper.index(said) < paper.index("Rationale")
+    found = {item["code"]["text"]: item for item in by_type(fhir_bundle(torn, recorded=NOW), "Observation")}
+    notes = [note["text"] for note in found["Pleural Effusion"]["note"]]
+    assert any(note.startswith("Flag contradiction: The report contradicts itself") for note in notes)
+
+
 def test_who_abstains_shows_no_reading_on_paper_or_page(silent: Explanation, context: ExplanationContext) -> None:
     reading = a_reading()
     unsure = replace(reading, probabilities=np.full_like(reading.probabilities, 0.5), rationale="An effusion is here.")  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import numpy as np
 
 from kdistill.explain.build import ExplanationContext, explain
-from kdistill.explain.explanation import NOTICE, Flag
+from kdistill.explain.explanation import NOTICE, RESEARCH_USE, Flag
 from kdistill.explain.html import document, source_hash
 from kdistill.explain.page import explanation_page
 from kdistill.explain.pictures import evidence_strength, overlay_pixels, where_peak
@@ -53,6 +54,26 @@ def test_page_needs_no_network_and_its_policy_binds_its_own_script(context: Expl
 def test_notice_stands_on_every_document(context: ExplanationContext) -> None:
     assert NOTICE in page_of(context)
     assert NOTICE in document(title="", style="", script="", body="")
+    counted = document(title="", style="", script="", body="", author="program")
+    assert RESEARCH_USE in counted and "A model wrote" not in counted and "No model wrote" in counted
+
+
+def test_report_sentences_lead_to_their_rows_and_stay_as_they_were_written(context: ExplanationContext) -> None:
+    findings = "There is a left <b>pleural</b> effusion.\nThe ribs are whole.  No pleural effusion or pneumothorax."
+    reading = make_reading({"Pleural Effusion": 0.9}, {"Pleural Effusion": "left"}, findings, "Left pleural effusion.")
+    html = explanation_page(explain("s", radiograph(), reading, context), radiograph())
+    section = html.split('id="report-title"')[1].split("</section>")[0]
+    shown = unescape(re.sub(r"<[^>]+>", "", section.split("<dd>")[1].split("</dd>")[0]))
+    assert shown == findings
+    links = re.findall(r'<a class="([^"]+)" href="#(row-\d+)" data-names="([^"]+)"', section)
+    assert links == [
+        ("says torn", "row-10", "Pleural Effusion"),
+        ("says torn", "row-10", "Pleural Effusion|Pneumothorax"),
+        ("says", "row-10", "Pleural Effusion"),
+    ]
+    assert 'id="row-10"' in html and html.count('class="objection"') == 1
+    assert "Objection: <strong>Pleural Effusion:</strong> The report contradicts itself" in section
+    assert "<code>contradiction</code>" in html
 
 
 def test_page_shows_all_that_an_explanation_holds(context: ExplanationContext) -> None:

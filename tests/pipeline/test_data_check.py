@@ -187,6 +187,7 @@ def test_the_page_is_self_contained_and_names_no_patient(folder):
     checked = check_data(folder(rows, {7: other_export(film(0)), 3: None}))
     page = render_page(checked)
     assert "Not fit for training: 1 leak between splits" in page
+    assert "Research use only" in page and "No model wrote this page" in page and "A model wrote" not in page
     assert page.count("data:image/png;base64,") == 7
     for absent in ("Mueller", "<script>alert", 'src="http', "3.png", str(checked.found.source)):
         assert absent not in page

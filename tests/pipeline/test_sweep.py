@@ -110,6 +110,7 @@ def test_figures_are_those_of_the_runs(swept: tuple[Path, Path]) -> None:
 
 def test_the_page_shows_every_setting_and_the_curve(swept: tuple[Path, Path]) -> None:
     page = (swept[1] / "sweep.html").read_text(encoding="utf-8")
+    assert "No model wrote this page" in page and "A model wrote" not in page
     assert "small: full − report_only" in page and "large: full − report_only" in page
     assert page.count("<polyline") == 2, "one curve an arm"
     assert page.count("seed 0</text>") == 2, "one reliability diagram a setting"

@@ -37,18 +37,18 @@ class PageReader:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.go.set()
+        self.findings = "There is a left pleural effusion."
 
     def read(self, images: np.ndarray) -> Sequence[Reading]:
         """A reading for each image."""
         self.go.wait(30)
         return [self._read(image) for image in images]
 
-    @staticmethod
-    def _read(image: np.ndarray) -> Reading:
+    def _read(self, image: np.ndarray) -> Reading:
         reading = make_reading(
             {"Pleural Effusion": 0.93, "Cardiomegaly": 0.55, "Edema": round(0.05 + 0.2 * float(image.mean()) / 255, 4)},
             {"Pleural Effusion": "left"},
-            "There is a left pleural effusion.",
+            self.findings,
             "Left pleural effusion.",
             f"Left pleural effusion. {QUOTE} No pneumothorax.",
         )

@@ -126,6 +126,38 @@ def test_a_finding_its_map_and_its_sentences_belong_together(page: Page) -> None
     assert np.array_equal(canvas(page), plain)
 
 
+def test_a_sentence_of_the_report_leads_to_its_findings_and_back(chromium: Any, serve: Serve) -> None:
+    with serve() as served, opened(chromium, served.url) as page:
+        served.reader.findings = "There is a left pleural effusion.\nNo edema or pleural effusion. The ribs are whole."
+        read(page, dicom())
+        chosen = "[aria-pressed='true'] .name"
+        assert page.text_content("#report dd >> nth=0").replace(" (contradicted) ", "") == served.reader.findings
+        assert page.locator("#report .sentence").count() == 3  # the ribs are no finding of the fourteen
+        page.click("#report .sentence >> nth=0")
+        assert page.inner_text(f".row{chosen}").startswith("Pleural Effusion") and colourful(canvas(page)) > 1000
+        assert page.locator("#report .sentence.active").count() == 3
+        for name in ("Edema", "Pleural Effusion"):  # the sentence names both
+            page.click("#report .sentence >> nth=1")
+            assert page.inner_text(f".row{chosen}").startswith(name)
+        page.click('.row:has-text("Edema")')
+        assert page.locator("#report .sentence.active").all_text_contents() == [
+            "No edema or pleural effusion. (contradicted) "
+        ]
+        assert page.locator("#report .sentence.torn").count() == 2
+        assert "The report contradicts itself" in page.inner_text("#report .objection")
+        assert page.locator('.row:has-text("Pleural Effusion") .doubt').count() == 1
+        assert axe(page) == []
+        page.goto(served.url + page.get_attribute('#exports a:has-text("HTML")', "href"))
+        for name in ("Edema", "Pleural Effusion"):
+            page.click(".says >> nth=1")
+            assert page.inner_text(f"#observations .row{chosen}").startswith(name)
+            assert page.locator(".overlay:not([hidden])").get_attribute("alt") == f"Evidence map of {name}"
+        assert page.locator(".says.active").count() == 3
+        page.click('#observations .row:has-text("Edema")')
+        assert page.locator(".says.active").all_inner_texts() == ["No edema or pleural effusion."]
+        assert page.locator(".says.torn").count() == 2 and page.locator(".objection").is_visible()
+
+
 def test_the_map_comes_and_goes_within_a_tenth_of_a_second(page: Page) -> None:
     read(page, dicom())
     page.keyboard.press("j")

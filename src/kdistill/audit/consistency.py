@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +12,24 @@ from kdistill.audit.agreement import Facts, facts_in, shared_facts
 from kdistill.audit.material import FINDING_COLUMNS, SLOTS, Cases, Said
 from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction, value_of
 from kdistill.audit.rows import AuditRow, Rule, measured, not_run
+from kdistill.explain.contradictions import (
+    Assertion,
+    cross_contradictions,
+    own_contradictions,
+    rationale_assertions,
+    report_assertions,
+)
 from kdistill.explain.text_checks import is_degenerate, mentions_prior
 from kdistill.labelers.rules import RuleLabeler
 
 AGREEMENT, NEGATION = 0.95, 0.98
 BETWEEN_TEXTS = "report_rationale_agreement"
+TORN = ("contradiction_report", "contradiction_rationale", "contradiction_report_rationale")
 MAX_DEGENERATE, MAX_PRIOR = 0.005, 0.01
 
 
 def consistency_rows(arm: str, seeds: Sequence[Said], cases: Cases, boot: PatientBootstrap) -> Iterator[AuditRow]:
-    """Text against probability, repetition, prior studies: on the test studies, one arm."""
+    """Text against probability and against itself, repetition, prior studies: on the test studies, one arm."""
     patients = [study.patient_id for study in cases.studies]
     for slot in SLOTS:
         tests = (f"{slot}_vs_probability", f"{slot}_negations", f"degenerate_{slot}", f"prior_mentioned_{slot}")
@@ -30,6 +39,7 @@ def consistency_rows(arm: str, seeds: Sequence[Said], cases: Cases, boot: Patien
         yield from _against_head(arm, slot, seeds, patients, boot)
         yield from _text_faults(arm, slot, seeds, cases, patients, boot)
     yield _between_texts(arm, seeds, patients, boot)
+    yield from _contradictions(arm, seeds, cases, patients, boot)
 
 
 def _between_texts(arm: str, seeds: Sequence[Said], patients: Sequence[str], boot: PatientBootstrap) -> AuditRow:
@@ -51,6 +61,50 @@ def _between_texts(arm: str, seeds: Sequence[Said], patients: Sequence[str], boo
         baseline=value_of(shifted),
         reason="mean agreement of the facts of report and rationale (soft F1); baseline: another study's rationale",
     )
+
+
+def _contradictions(
+    arm: str, seeds: Sequence[Said], cases: Cases, patients: Sequence[str], boot: PatientBootstrap
+) -> Iterator[AuditRow]:
+    """Share of texts that state a finding and deny it, alone and one against the other; no threshold is registered."""
+    labeler = RuleLabeler()
+    report = cache(lambda text: report_assertions(text, labeler))
+    rationale = cache(lambda text: rationale_assertions(text, labeler))
+    own = [bool(own_contradictions(report(study.report))) for study in cases.studies if study.report]
+    baseline = float(np.mean(own)) if own else None
+    for slot, said_by in zip(SLOTS, (report, rationale), strict=True):
+        if any(slot not in said.texts for said in seeds):
+            yield not_run(f"contradiction_{slot}", arm, f"this arm writes no {slot}")
+            continue
+        parts = [fraction(patients, [bool(own_contradictions(said_by(t))) for t in s.texts[slot]]) for s in seeds]
+        yield _fault(f"contradiction_{slot}", arm, boot, parts, None, baseline)
+    if any(slot not in said.texts for said in seeds for slot in SLOTS):
+        yield not_run(TORN[2], arm, "this arm does not write both texts")
+        return
+    pairs = [
+        _torn_pairs([report(t) for t in s.texts["report"]], [rationale(t) for t in s.texts["rationale"]]) for s in seeds
+    ]
+    yield measured(
+        TORN[2],
+        arm,
+        boot.ratio([fraction(patients, own) for own, _ in pairs]),
+        n=len(patients),
+        baseline=value_of([fraction(patients, shifted) for _, shifted in pairs]),
+        reason="share of studies whose report and rationale contradict each other; baseline: another study's rationale",
+    )
+
+
+def _torn_pairs(
+    reports: Sequence[Sequence[Assertion]], rationales: Sequence[Sequence[Assertion]]
+) -> tuple[list[bool], list[bool]]:
+    """Whether each report and its rationale contradict each other, and each report and another study's rationale."""
+    shift = max(1, len(rationales) // 2)
+    others = (*rationales[-shift:], *rationales[:-shift])
+    own, shifted = (
+        [bool(cross_contradictions(a, b)) for a, b in zip(reports, found, strict=True)]
+        for found in (rationales, others)
+    )
+    return own, shifted
 
 
 def _agreement(patients: Sequence[str], reports: Sequence[Facts], rationales: Sequence[Facts]) -> Fraction:

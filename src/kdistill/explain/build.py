@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kdistill.explain.citations import CitationLookup
 from kdistill.explain.config import ExplainConfig
 from kdistill.explain.explanation import Explanation, Flag, ObservationReading, RationaleSentence
-from kdistill.explain.flags import rationale_flags, report_flags, text_flags
+from kdistill.explain.flags import contradiction_flags, rationale_flags, report_flags, text_flags
+from kdistill.explain.mentions import report_sentences
 from kdistill.explain.plausibility import quality_flags
 from kdistill.explain.reading import Reading
 from kdistill.explain.sentences import assign_sentences
@@ -132,6 +133,7 @@ def explain(
     rationale = rationale_sentences(shown.rationale, context.citations)
     if not abstained:  # a flag quotes what it objects to, and nothing is stated here
         flags += [
+            *contradiction_flags(reading, context.labeler),
             *rationale_flags(rationale, observations),
             *report_flags(reading, observations, context.labeler),
             *text_flags(reading, has_prior=has_prior),
@@ -146,6 +148,7 @@ def explain(
         findings=shown.findings,
         impression=shown.impression,
         rationale=rationale,
+        report_sentences=report_sentences(shown.findings, shown.impression, context.labeler),
         flags=tuple(flags),
         abstained=abstained,
         quality_policy=context.config.quality,

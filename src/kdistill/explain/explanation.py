@@ -7,9 +7,10 @@ from typing import Final, Literal
 from kdistill.records import Citation, Record, Side, State
 
 #: Stands on every page and in every export; no option removes it.
+RESEARCH_USE: Final = "Research use only. Not a medical device, not for diagnosis or treatment."
+#: Stands wherever a model's words stand.
 NOTICE: Final = (
-    "Research use only. Not a medical device, not for diagnosis or treatment. "
-    "A model wrote this; it can be wrong, and its reasons can be wrong where its finding is right."
+    f"{RESEARCH_USE} A model wrote this; it can be wrong, and its reasons can be wrong where its finding is right."
 )
 
 #: What follows when an image does not look like an upright frontal chest film.
@@ -18,6 +19,7 @@ QualityPolicy = Literal["refuse", "warn", "off"]
 FlagCode = Literal[
     "rationale_contradicts_probability",
     "report_contradicts_probability",
+    "contradiction",
     "uncited",
     "unassigned_sentence",
     "degenerate",
@@ -53,6 +55,25 @@ class RationaleSentence(Record):
     side: Side | None = None
 
 
+ReportSection = Literal["findings", "impression"]
+
+
+class SentenceMention(Record):
+    """What one sentence says of one observation; `side` where its clause names one and the observation has sides."""
+
+    observation: str
+    state: State
+    side: Side | None = None
+
+
+class ReportSentence(Record):
+    """One sentence of the generated report; `mentions` is empty where it names no observation."""
+
+    section: ReportSection
+    text: str
+    mentions: tuple[SentenceMention, ...] = ()
+
+
 class ObservationReading(Record):
     """What the model says about one observation.
 
@@ -71,11 +92,15 @@ class ObservationReading(Record):
 
 
 class Flag(Record):
-    """Something a reader must know before believing the explanation."""
+    """Something a reader must know before believing the explanation.
+
+    `sentences` are those that a `contradiction` sets against each other: first the one that states the finding.
+    """
 
     code: FlagCode
     observation: str | None = None
     text: str
+    sentences: tuple[str, ...] = ()
 
 
 class Explanation(Record):
@@ -84,7 +109,8 @@ class Explanation(Record):
     `abstained` is True where the image was refused (`implausible_image`: it does not look like an upright frontal chest
     film; findings, impression and rationale are then empty), or where every probability is indeterminate. The readings
     are then kept for inspection and must not be used. `quality_policy` says whether an image could be refused at all.
-    `model` names weights and run.
+    `model` names weights and run. `report_sentences` are the sentences of findings and impression, each linked to the
+    observations that it names (empty in files written before there were links, and where the model abstained).
     """
 
     study_id: str
@@ -94,6 +120,7 @@ class Explanation(Record):
     findings: str
     impression: str
     rationale: tuple[RationaleSentence, ...]
+    report_sentences: tuple[ReportSentence, ...] = ()
     flags: tuple[Flag, ...] = ()
     abstained: bool = False
     quality_policy: QualityPolicy = "refuse"

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from kdistill.explain.contradictions import (
+    Contradiction,
+    cross_contradictions,
+    own_contradictions,
+    rationale_assertions,
+    report_assertions,
+)
 from kdistill.explain.explanation import Flag, ObservationReading, RationaleSentence
 from kdistill.explain.reading import Reading
 from kdistill.explain.text_checks import is_degenerate, mentions_prior, stated_sides
@@ -78,6 +85,27 @@ def _report_flag(item: ObservationReading, what: str) -> Flag:
         observation=item.name,
         text=f"{what}, but the probability of {item.name} is {item.probability:.2f} at a threshold of "
         f"{item.threshold:.2f}.",
+    )
+
+
+def contradiction_flags(reading: Reading, labeler: RuleLabeler) -> Iterator[Flag]:
+    """A finding that is stated and denied: by the report, by the rationale, or by one against the other."""
+    report = report_assertions(reading.report, labeler)
+    rationale = rationale_assertions(reading.rationale, labeler)
+    for found in own_contradictions(report):
+        yield _contradiction("The report contradicts itself", found)
+    for found in own_contradictions(rationale):
+        yield _contradiction("The rationale contradicts itself", found)
+    for found in cross_contradictions(report, rationale):
+        yield _contradiction("Report and rationale contradict each other", found)
+
+
+def _contradiction(what: str, found: Contradiction) -> Flag:
+    return Flag(
+        code="contradiction",
+        observation=found.observation,
+        text=f"{what}: {found.stated!r} against {found.denied!r}.",
+        sentences=(found.stated, found.denied),
     )
 
 

@@ -11,8 +11,17 @@ import hashlib
 from collections.abc import Iterable
 from html import escape
 from importlib import resources
+from typing import Final, Literal
 
-from kdistill.explain.explanation import NOTICE
+from kdistill.explain.explanation import NOTICE, RESEARCH_USE
+
+#: Who wrote a page: a model, or a program that counted.
+Author = Literal["model", "program"]
+#: Stands in the place of "a model wrote this" where none did.
+COUNTED: Final = (
+    f"{RESEARCH_USE} No model wrote this page: a program counted, measured and drew what stands here. "
+    "It can be wrong, and it misses what it does not look for."
+)
 
 
 def source_hash(text: str) -> str:
@@ -40,14 +49,24 @@ def _is_unsafe(character: str) -> bool:
     return control or 0x7F <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
 
 
-def document(*, title: str, style: str, script: str, body: str) -> str:
-    """A whole page with the notice on top, which no argument removes.
+def notice_of(author: Author) -> str:
+    """What stands on top of a page: for research only, and who wrote it."""
+    match author:
+        case "model":
+            return NOTICE
+        case "program":
+            return COUNTED
+
+
+def document(*, title: str, style: str, script: str, body: str, author: Author = "model") -> str:
+    """A whole page with the notice on top: no argument removes "research use only", one says who wrote the page.
 
     Args:
         title: Plain text, escaped here.
         style: Trusted CSS.
         script: Trusted JavaScript ("" for none).
         body: HTML whose variable parts have gone through `text`.
+        author: "program" only where no word or picture comes from a trained student or teacher.
     """
     policy = (
         f"default-src 'none'; img-src data:; style-src {source_hash(style)}; script-src {source_hash(script)}; "
@@ -59,7 +78,7 @@ def document(*, title: str, style: str, script: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
         f"<title>{text(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f'<aside class="notice" aria-label="Research use only">{text(NOTICE)}</aside>\n'
+        f'<aside class="notice" aria-label="Research use only">{text(notice_of(author))}</aside>\n'
         f"{body}\n<script>{script}</script>\n</body>\n</html>\n"
     )
 

@@ -2,6 +2,9 @@
 (function () {
   const all = (selector) => Array.from(document.querySelectorAll(selector));
   const rows = all("#observations .row");
+  const says = all(".says");
+  const namesOf = (sentence) => sentence.dataset.names.split("|");
+  const nameOf = (row) => row.querySelector(".name").firstChild.textContent.trim();
   const toggle = document.getElementById("toggle");
   const invert = document.getElementById("invert");
   const opacity = document.getElementById("opacity");
@@ -12,8 +15,9 @@
     for (const node of all(".overlay")) node.hidden = !visible || Number(node.dataset.index) !== shown;
     for (const node of all(".where")) node.hidden = Number(node.dataset.index) !== shown;
     rows.forEach((row, index) => row.setAttribute("aria-pressed", String(index === shown)));
-    const name = rows[shown].querySelector(".name").firstChild.textContent.trim();
+    const name = nameOf(rows[shown]);
     for (const entry of all(".rationale li")) entry.classList.toggle("active", entry.dataset.name === name);
+    for (const sentence of says) sentence.classList.toggle("active", namesOf(sentence).includes(name));
     if (toggle) toggle.setAttribute("aria-pressed", String(visible));
   }
   function show(index) { shown = (index + rows.length) % rows.length; visible = true; draw(); }
@@ -25,8 +29,16 @@
   rows.forEach((row, index) => row.addEventListener("click", () => show(index)));
   for (const entry of all(".rationale li")) {
     entry.addEventListener("mouseenter", () => {
-      const index = rows.findIndex((row) => row.querySelector(".name").firstChild.textContent.trim() === entry.dataset.name);
+      const index = rows.findIndex((row) => nameOf(row) === entry.dataset.name);
       if (index >= 0) show(index);
+    });
+  }
+  for (const sentence of says) {
+    sentence.addEventListener("click", (event) => {
+      event.preventDefault();  // film and bars stay in sight
+      const names = namesOf(sentence), next = names[(names.indexOf(nameOf(rows[shown])) + 1) % names.length];
+      show(rows.findIndex((row) => nameOf(row) === next));
+      rows[shown].scrollIntoView({ block: "nearest" });
     });
   }
   if (toggle) {

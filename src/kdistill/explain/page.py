@@ -16,10 +16,12 @@ from kdistill.explain.explanation import (
     Flag,
     ObservationReading,
     RationaleSentence,
+    ReportSection,
+    ReportSentence,
 )
 from kdistill.explain.html import asset, document, text
 from kdistill.explain.pictures import SCALE_TOP, colour_hex, overlay_uri, png_uri, where_peak
-from kdistill.observations import NO_FINDING
+from kdistill.observations import INDEX, NO_FINDING
 
 WORDS: Final[Mapping[str, str]] = MappingProxyType({"present": "high", "uncertain": "indeterminate", "absent": "low"})
 
@@ -171,7 +173,7 @@ def _row(index: int, item: ObservationReading, *, selected: bool) -> str:
         number, bar = f"{item.probability:.2f}", _bar(item.probability, item.threshold, item.state)
     side = f' <span class="side">{text(item.side)}</span>' if item.side and item.state != "absent" else ""
     return (
-        f'<li><button type="button" class="row {item.state}" data-index="{index}" '
+        f'<li><button type="button" class="row {item.state}" id="row-{index}" data-index="{index}" '
         f'aria-pressed="{str(selected).lower()}">'
         f'<span class="name">{text(item.name)}{side}</span>{bar}<span class="number">{number}</span>'
         f'<span class="state">{word}</span></button></li>'
@@ -193,10 +195,43 @@ def _bar(probability: float, threshold: float, state: str) -> str:
 def report_section(explanation: Explanation) -> str:
     """Findings and impression as they were generated; of a refused film there are none."""
     nothing = "(withheld: the model abstained)" if explanation.abstained else "(empty)"
-    findings, impression = explanation.findings or nothing, explanation.impression or nothing
+    findings = _linked(explanation, "findings") or nothing
+    impression = _linked(explanation, "impression") or nothing
+    objections = "".join(
+        f'<p class="objection">Objection: {_about(flag)}{text(flag.text)}</p>'
+        for flag in explanation.flags
+        if flag.code == "contradiction"
+    )
+    hint = '<p class="hint">A sentence that names a finding leads to its bar and its map.</p>'
     return (
-        '<section aria-labelledby="report-title"><h2 id="report-title">Report</h2><dl class="report">'
-        f"<dt>Findings</dt><dd>{text(findings)}</dd><dt>Impression</dt><dd>{text(impression)}</dd></dl></section>"
+        '<section class="report-section" aria-labelledby="report-title"><h2 id="report-title">Report</h2>'
+        f"{hint if any(s.mentions for s in explanation.report_sentences) else ''}"
+        f'<dl class="report"><dt>Findings</dt><dd>{findings}</dd><dt>Impression</dt><dd>{impression}</dd></dl>'
+        f"{objections}</section>"
+    )
+
+
+def _linked(explanation: Explanation, section: ReportSection) -> str:
+    """A section of the report as it was written, its sentences leading to the observations that they name."""
+    whole = explanation.findings if section == "findings" else explanation.impression
+    torn = {sentence for flag in explanation.flags for sentence in flag.sentences}
+    parts, done = [], 0
+    for sentence in explanation.report_sentences:
+        at = whole.find(sentence.text, done) if sentence.section == section else -1
+        if at >= 0:
+            parts += [text(whole[done:at]), _report_sentence(sentence, is_torn=sentence.text in torn)]
+            done = at + len(sentence.text)
+    return "".join((*parts, text(whole[done:])))
+
+
+def _report_sentence(sentence: ReportSentence, *, is_torn: bool) -> str:
+    names = list(dict.fromkeys(mention.observation for mention in sentence.mentions))
+    kind = "says torn" if is_torn else "says"
+    if not names:
+        return text(sentence.text)
+    return (
+        f'<a class="{kind}" href="#row-{INDEX[names[0]]}" data-names="{text("|".join(names))}" '
+        f'title="{text(", ".join(names))}">{text(sentence.text)}</a>'
     )
 
 

@@ -54,7 +54,9 @@ def render_page(checked: Checked) -> str:
         )
     )
     page = f"{_head(found)}<nav aria-label='Sections'>{links}</nav><main class='report-main'>{body}</main>"
-    return document(title=f"kdistill: data check of {_name(found)}", style=style, script="", body=page)
+    return document(
+        title=f"kdistill: data check of {_name(found)}", style=style, script="", body=page, author="program"
+    )
 
 
 def _has_table(found: DataCheck) -> bool:

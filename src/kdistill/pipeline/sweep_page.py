@@ -126,7 +126,7 @@ def _page(sweep: Sweep, found: Sequence[Found], differences: Sequence[Difference
     )
     style = asset("kdistill.explain", "page.css") + asset("kdistill.pipeline", "report.css")
     page = f"{head}<main class='report-main'>{body}</main>"
-    return document(title=f"kdistill: {sweep.name}", style=style, script="", body=page)
+    return document(title=f"kdistill: {sweep.name}", style=style, script="", body=page, author="program")
 
 
 def _forest(differences: Sequence[Difference]) -> str:

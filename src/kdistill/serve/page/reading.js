@@ -83,7 +83,7 @@ export class ReadingPane {
       headline(explanation), alerts(explanation), study.sample !== null && !isOther ? truthOf(study, ask) : null,
     ].filter(Boolean));
     list.replaceChildren(...(answers ? [bars(explanation, this.selection, isOther ? null : study.marks)] : []));
-    words.replaceChildren(...(answers ? [report(explanation), rationale(explanation, this.selection)] : [report(explanation)]));
+    words.replaceChildren(...(answers ? [report(explanation, this.selection), rationale(explanation, this.selection)] : [report(explanation, this.selection)]));
     against.replaceChildren(checks(explanation));
     this.viewer.doubtSides(explanation.flags.some((flag) => TURNED.test(flag.text)));
     this.selection.tell();

@@ -1,19 +1,60 @@
 // Report and rationale. Pointing at a sentence shows its finding and its map; choosing a finding marks its sentences.
+// A sentence of the report may name several findings ("no effusion or pneumothorax"): each click goes on to the next.
 
 import { el, section } from "./dom.js";
 import { rove } from "./roving.js";
 
-const OF_REPORT = ["report_contradicts_probability", "side_mismatch", "prior_mentioned", "degenerate"];
+const OF_REPORT = ["contradiction", "report_contradicts_probability", "side_mismatch", "prior_mentioned", "degenerate"];
 
 /** Findings and impression as they were generated, with what objects to them right below. */
-export function report(explanation) {
+export function report(explanation, selection) {
   const nothing = explanation.abstained ? "(withheld: the model abstained)" : "(empty)";
+  const part = (name) => (explanation[name] ? linked(explanation, name, selection) : nothing);
+  const list = el("dl", { class: "report" },
+    el("dt", {}, "Findings"), el("dd", {}, part("findings")), el("dt", {}, "Impression"), el("dd", {}, part("impression")));
+  rove(list, ".sentence");
+  const isLinked = explanation.report_sentences.some((sentence) => sentence.mentions.length);
   return section("report", "Report",
-    el("dl", { class: "report" },
-      el("dt", {}, "Findings"), el("dd", {}, explanation.findings || nothing),
-      el("dt", {}, "Impression"), el("dd", {}, explanation.impression || nothing)),
+    isLinked ? el("p", { class: "hint" }, "Choose a sentence to see its finding and its map; again, for the next finding that it names.") : null, list,
     explanation.flags.filter((flag) => OF_REPORT.includes(flag.code)).map((flag) =>
       el("p", { class: "objection" }, "Objection: ", flag.observation ? `${flag.observation}. ` : "", flag.text)));
+}
+
+/** A section as it was written; its sentences that name findings can be pointed at and chosen. */
+function linked(explanation, name, selection) {
+  const whole = explanation[name], torn = tornOf(explanation), parts = [];
+  let done = 0;
+  for (const sentence of explanation.report_sentences.filter((one) => one.section === name)) {
+    const start = whole.indexOf(sentence.text, done);
+    if (start < 0) continue;
+    parts.push(whole.slice(done, start), reportSentence(sentence, torn, selection));
+    done = start + sentence.text.length;
+  }
+  return [...parts, whole.slice(done)];
+}
+
+function reportSentence(sentence, torn, selection) {
+  const names = [...new Set(sentence.mentions.map((mention) => mention.observation))];
+  return names.length ? pointable("span", names, sentence.text, torn.has(sentence.text) ? "sentence torn" : "sentence", selection) : sentence.text;
+}
+
+/** The sentences that a contradiction sets against each other. */
+const tornOf = (explanation) => new Set(explanation.flags.flatMap((flag) => flag.sentences));
+
+/** A sentence of some findings (or none): pointing glimpses the first, a click chooses one after the other. */
+function pointable(tag, names, text, kind, selection) {
+  const first = () => (names.length ? selection.indexOf(names[0]) : null);
+  const choose = () => {
+    if (!names.length) return;
+    const chosen = selection.chosen === null ? -1 : names.indexOf(selection.items[selection.chosen].name);
+    selection.choose(selection.indexOf(names[(chosen + 1) % names.length]));
+  };
+  return el(tag, {
+    class: kind, "data-names": names.join("|"), title: tag === "span" ? names.join(", ") : null,
+    onmouseenter: () => selection.glimpse(first()), onmouseleave: () => selection.glimpse(null),
+    onfocus: () => selection.glimpse(first()), onblur: () => selection.glimpse(null), onclick: choose,
+    onkeydown: (event) => { if (event.key === "Enter") choose(); },
+  }, text, kind.endsWith("torn") ? el("span", { class: "heard" }, " (contradicted) ") : null);
 }
 
 function grouped(sentences) {
@@ -32,27 +73,22 @@ export function rationale(explanation, selection) {
   const groups = grouped(explanation.rationale);
   const isDenied = (group) => group.every((sentence) => sentence.state === "absent");
   const stated = groups.filter((group) => !isDenied(group)), denied = groups.filter(isDenied);
-  const list = el("ol", { class: "reasons" }, stated.map((group) => entry(group, selection)),
-    denied.length ? el("li", { class: "denied" }, el("h3", {}, "Said to be absent"), denied.flat().map((s) => sentenceOf(s, selection))) : null);
+  const torn = tornOf(explanation);
+  const list = el("ol", { class: "reasons" }, stated.map((group) => entry(group, torn, selection)),
+    denied.length ? el("li", { class: "denied" }, el("h3", {}, "Said to be absent"), denied.flat().map((s) => sentenceOf(s, torn, selection))) : null);
   rove(list, ".sentence");
   return section("rationale", "Rationale", el("p", { class: "hint" }, "Point at a sentence to see its finding and its map."), list);
 }
 
-function entry(group, selection) {
+function entry(group, torn, selection) {
   const heading = group[0].observation || "No finding behind it";
-  return el("li", {}, el("h3", {}, heading), group.map((sentence) => sentenceOf(sentence, selection)));
+  return el("li", {}, el("h3", {}, heading), group.map((sentence) => sentenceOf(sentence, torn, selection)));
 }
 
-function sentenceOf(sentence, selection) {
-  const index = () => (sentence.observation ? selection.indexOf(sentence.observation) : null);
-  const choose = () => { if (index() !== null) selection.choose(index()); };
-  const text = el("p", {
-    class: sentence.statement ? "sentence statement" : "sentence", "data-name": sentence.observation || "",
-    onmouseenter: () => selection.glimpse(index()), onmouseleave: () => selection.glimpse(null),
-    onfocus: () => selection.glimpse(index()), onblur: () => selection.glimpse(null), onclick: choose,
-    onkeydown: (event) => { if (event.key === "Enter") choose(); },
-  }, sentence.text);
-  return [text, sources(sentence)];
+function sentenceOf(sentence, torn, selection) {
+  const kind = sentence.statement ? "sentence statement" : "sentence";
+  const names = sentence.observation ? [sentence.observation] : [];
+  return [pointable("p", names, sentence.text, sentence.statement && torn.has(sentence.text) ? `${kind} torn` : kind, selection), sources(sentence)];
 }
 
 function sources(sentence) {
@@ -70,5 +106,5 @@ function citation(found) {
 /** Keep the sentences in step with what is chosen or pointed at. */
 export function markSentences(root, selection) {
   const name = selection.item ? selection.item.name : null;
-  for (const node of root.querySelectorAll(".sentence")) node.classList.toggle("active", name !== null && node.dataset.name === name);
+  for (const node of root.querySelectorAll(".sentence")) node.classList.toggle("active", name !== null && node.dataset.names.split("|").includes(name));
 }
