@@ -11,8 +11,12 @@ export const STAGE_WORDS = {
 };
 export const STATUS_SENTENCES = {
   new: "", sending: "Sending the film …", waiting: "The film is decoded and waits for the model …",
-  reading: "The model reads the film …", done: "", failed: "",
+  reading: "The model reads the film …", done: "The model has read the film.", failed: "",
 };
+
+/** A change of the model may bring other samples under the same numbers. */
+export const OTHER_SAMPLES = "The server has other samples by now: load the page again.";
+export const OTHER_MODEL = "Another model answers by now, so that its readings cannot be compared with this one: delete the result, then read the film again.";
 
 /** "left pleural effusion" reads better than "Pleural Effusion (left)" in a sentence. */
 export const named = (item) => (item.side ? `${item.name.toLowerCase()} (${item.side})` : item.name.toLowerCase());
