@@ -111,11 +111,16 @@ def serve() -> Serve:
     return serving
 
 
+def chromium_path() -> str | None:
+    """A Chromium that is installed here."""
+    return shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+
+
 @pytest.fixture(scope="module")  # its event loop must end before other modules start theirs
 def chromium() -> Iterator[object]:
     """A Chromium that is installed on this machine."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    path = chromium_path()
     if path is None:
         pytest.skip("no Chromium is installed")
     with sync_api.sync_playwright() as playwright:

@@ -80,7 +80,7 @@ def test_the_model_is_silent_until_the_reader_commits(page: Page) -> None:
     page.click('button:has-text("Commit")')
     page.wait_for_selector(".headline")
     assert "differ on 2 of 14: no finding, pleural effusion" in page.inner_text(".comparison")
-    assert [text.split()[-1] for text in page.locator(".mine.differs").all_inner_texts()] == ["present", "absent"]
+    assert [text.split()[-1] for text in page.locator(".mine.differs").all_inner_texts()] == ["unsure", "absent"]
     page.reload()
     page.wait_for_selector(".film-button")
     assert page.is_checked("#reader-first")  # remembered in this tab

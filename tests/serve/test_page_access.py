@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from .conftest import Served, dicom
+from .conftest import Served, chromium_path, dicom
 from .page_tools import Page, axe, canvas, opened, settle, upload
 
 
@@ -95,3 +97,50 @@ def test_narrow_screens_and_still_ones(chromium: Any, served: Served) -> None:
         light = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         page.select_option("#theme", "dark")
         assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") != light
+
+
+LAYOUT = """() => {
+  const box = (id) => document.getElementById(id).getBoundingClientRect();
+  const cut = [...document.querySelectorAll("button, label, select, input, legend, .row span, .headline, h2, dd")]
+    .filter((node) => node.checkVisibility() && !node.closest(".heard, .worklist") && !node.matches(".heard"))
+    .filter((node) => {
+      const { left, right, width } = node.getBoundingClientRect();
+      return width > 1 && (left < -1 || right > innerWidth + 1);
+    });
+  return { across: document.documentElement.scrollWidth <= innerWidth, stage: [box("stage").width, box("stage").height],
+    cut: cut.map((node) => node.outerHTML.slice(0, 80)) };
+}"""
+
+
+def fits(page: Page) -> None:
+    """Nothing stands outside the window, and the film is large enough to be looked at."""
+    found = page.evaluate(LAYOUT)
+    assert found["across"] and found["cut"] == [] and min(found["stage"]) >= 200, found
+
+
+@pytest.mark.parametrize("letters", [16, 32], ids=["800 px", "letters of twice the size"])
+def test_narrow_windows_and_large_letters(chromium: Any, served: Served, tmp_path: Path, letters: int) -> None:
+    """The browser's own size of letters, not its zoom: lengths and breakpoints have to follow it."""
+    settings = tmp_path / "Default" / "Preferences"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"webkit": {"webprefs": {"default_font_size": letters}}}))
+    path = chromium_path()
+    with chromium.browser_type.launch_persistent_context(
+        tmp_path, executable_path=path, viewport={"width": 800, "height": 700}
+    ) as context:
+        page = context.pages[0]
+        page.set_default_timeout(60_000)
+        page.goto(served.url)
+        page.wait_for_selector("#desk:not([hidden])")
+        assert page.evaluate("() => getComputedStyle(document.body).fontSize") == f"{letters * 15 / 16:g}px"
+        page.check("#reader-first")
+        upload(page, dicom())
+        page.wait_for_selector("#reader-form")
+        fits(page)
+        page.click('button:has-text("Mark the rest absent")')
+        page.click('button:has-text("Commit")')
+        page.wait_for_selector(".headline")
+        page.click('.row:has-text("Pleural Effusion")')
+        fits(page)
+        page.set_viewport_size({"width": 1280, "height": 800})
+        fits(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from .conftest import Serve, Served, dicom, png
@@ -77,3 +78,47 @@ def test_the_token_is_asked_for_once(chromium: Any, serve: Serve) -> None:
         page.press("#token", "Enter")
         page.wait_for_selector("#desk:not([hidden])")
         read(page, png(), "film.png")
+
+
+def test_many_films_at_once_leave_the_page_alive(page: Page, served: Served) -> None:
+    """Seven streams would hold all six connections that a browser opens; entries of the list survive every redraw."""
+    served.reader.go.clear()
+    films = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": png(n)} for n in range(7)]
+    page.set_input_files("#file", films)
+    waits = "() => document.querySelectorAll('.film-state.waiting, .film-state.reading').length"
+    page.wait_for_function(f"() => ({waits})() === 7")
+    assert page.evaluate("() => fetch('/healthz', {signal: AbortSignal.timeout(30000)}).then((a) => a.status)") == 200
+    page.hover('.film-button:has-text("3.png")')
+    page.mouse.down()
+    served.reader.go.set()  # seven films are done, and each time the list is drawn anew
+    page.wait_for_function("() => document.querySelectorAll('.film-state.done').length === 7")
+    page.mouse.up()
+    page.wait_for_selector('.film-button[aria-current]:has-text("3.png")')
+    page.focus('[aria-label="Delete 5.png"]')
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('#uploads li').length === 6")
+    assert page.evaluate("() => document.activeElement.className") == "film-button"
+    page.keyboard.press("Enter")
+    assert page.locator("#uploads li").count() == 6  # pressed twice, "Delete" must not take the next film along
+
+
+def test_what_was_lost_on_the_way_is_taken_up_again(page: Page, tmp_path: Path) -> None:
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method) if request.url.endswith("/explain") else None)
+    page.route("**/events", lambda route: route.abort())
+    upload(page, png(8), "lost.png")
+    page.wait_for_selector('#problem:has-text("connection to the server was lost")')
+    page.unroute("**/events")
+    page.click("#problem button")
+    page.wait_for_selector(".headline")
+    assert sent == ["POST"], "a second copy on the server, and the first could never be deleted"
+    file = tmp_path / "moved.png"
+    file.write_bytes(png(9))
+    page.route("**/explain", lambda route: route.abort())
+    page.set_input_files("#file", file)
+    page.wait_for_selector('#problem:has-text("does not answer")')
+    file.unlink()
+    page.unroute("**/explain")
+    page.click("#problem button")
+    page.wait_for_selector('#problem:has-text("cannot be read")')
+    assert page.inner_text("#problem button") == "Take it off the list"
