@@ -25,7 +25,7 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Page]:
     hosts: set[str] = set()
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
     page = context.new_page()
-    page.set_default_timeout(60_000)  # a busy machine is slow, not wrong
+    page.set_default_timeout(180_000)  # a busy machine is slow, not wrong
     page.on(
         "console", lambda m: errors.append(m.text) if m.type == "error" and not m.text.startswith(_REFUSED) else None
     )

@@ -129,7 +129,7 @@ def test_narrow_windows_and_large_letters(chromium: Any, served: Served, tmp_pat
         tmp_path, executable_path=path, viewport={"width": 800, "height": 700}
     ) as context:
         page = context.pages[0]
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         page.goto(served.url)
         page.wait_for_selector("#desk:not([hidden])")
         assert page.evaluate("() => getComputedStyle(document.body).fontSize") == f"{letters * 15 / 16:g}px"

@@ -235,7 +235,7 @@ function bindGate() {
 
 studies.addEventListener("change", ({ detail: study }) => {
   draw();
-  if (study === current && study.stage === "done") answer(study);
+  if (study === current && study.stage === "done" && studies.all.includes(study)) answer(study);  // else it has been deleted
 });
 studies.addEventListener("pixels", ({ detail: study }) => { if (study === current) showPixels(study); });
 
