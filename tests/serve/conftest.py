@@ -49,7 +49,7 @@ class PageReader:
 
     def read(self, images: np.ndarray) -> Sequence[Reading]:
         """A reading for each image."""
-        self.go.wait(30)
+        self.go.wait(300)  # whoever clears it sets it: `serve` does at the end
         return [self._read(image) for image in images]
 
     def _read(self, image: np.ndarray) -> Reading:

@@ -14,9 +14,8 @@ def test_a_full_server_says_so_and_takes_the_film_later(chromium: Any, serve: Se
         served.reader.go.clear()
         for number in range(3):
             upload(page, png(number), f"{number}.png")
-            page.wait_for_selector(
-                f'.film-button:has-text("{number}.png"):has-text("{"problem" if number == 2 else "model"}")'
-            )
+            states = ".problem" if number == 2 else ".waiting, .reading"
+            page.wait_for_selector(f'.film-button:has-text("{number}.png"):has({states})')
         assert "The server is full" in page.inner_text("#problem") and "5 seconds" in page.inner_text("#problem")
         served.reader.go.set()
         page.wait_for_selector('.film-button:has-text("1.png"):has-text("read")')

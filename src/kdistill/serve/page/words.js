@@ -5,8 +5,9 @@ export const NO_FINDING = "No Finding";
 export const STATE_WORDS = { present: "high", uncertain: "indeterminate", absent: "low" };
 /** A model without a classifier only states or does not. */
 export const STATED_WORDS = { present: "stated", uncertain: "hedged", absent: "not stated" };
+/** Short enough for one line of the list: an entry that grows or shrinks would push the others from under the pointer. */
 export const STAGE_WORDS = {
-  new: "not read yet", sending: "being sent", waiting: "waits for the model", reading: "the model reads it",
+  new: "not read yet", sending: "being sent", waiting: "waiting", reading: "being read",
   done: "read", failed: "not read",
 };
 export const STATUS_SENTENCES = {
