@@ -152,15 +152,11 @@ def _spacing(header: Dataset | None) -> tuple[float, float, SpacingPlace] | None
         return None
     own = _lengths(header, "PixelSpacing")
     detector = _lengths(header, "ImagerPixelSpacing") or _lengths(header, "NominalScannedPixelSpacing")
-    match own, detector:
-        case None, None:
-            return None
-        case None, (row, column):
-            return row, column, "detector"
-        case (row, column), None:
-            return row, column, "patient" if _is_calibrated(header) else "unknown"
-        case (row, column), _:
-            return row, column, "patient" if own != detector or _is_calibrated(header) else "detector"
+    if own is None:
+        return None if detector is None else (*detector, "detector")
+    if _is_calibrated(header) or (detector is not None and own != detector):
+        return (*own, "patient")
+    return (*own, "unknown" if detector is None else "detector")
 
 
 def _is_calibrated(header: Dataset) -> bool:
