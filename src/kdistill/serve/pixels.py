@@ -152,11 +152,15 @@ def _spacing(header: Dataset | None) -> tuple[float, float, SpacingPlace] | None
         return None
     own = _lengths(header, "PixelSpacing")
     detector = _lengths(header, "ImagerPixelSpacing") or _lengths(header, "NominalScannedPixelSpacing")
-    if own is None:
-        return None if detector is None else (*detector, "detector")
-    if _is_calibrated(header) or (detector is not None and own != detector):
-        return (*own, "patient")
-    return (*own, "unknown" if detector is None else "detector")
+    lengths = own or detector
+    if lengths is None:
+        return None
+    place: SpacingPlace = "detector"
+    if own is not None and (_is_calibrated(header) or detector not in (None, own)):
+        place = "patient"
+    elif detector is None:
+        place = "unknown"
+    return lengths[0], lengths[1], place
 
 
 def _is_calibrated(header: Dataset) -> bool:
