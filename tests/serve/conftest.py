@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,13 +22,20 @@ from kdistill.explain.config import ExplainConfig
 from kdistill.explain.reading import Reading
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import INDEX, NUM_OBSERVATIONS
+from kdistill.serve import desk
 from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
+from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.jobs import Jobs
+from kdistill.serve.samples import Samples
 from kdistill.serve.sockets import server_of
 
 from ..explain.conftest import QUOTE, make_library, make_reading, radiograph
 from ..explain.test_exports import film
+from .page_tools import Page, opened
+
+if TYPE_CHECKING:
+    from .room import Room
 
 
 class PageReader:
@@ -35,19 +44,19 @@ class PageReader:
     name, size_px, thresholds = "full, seed 0 (abc)", 64, (0.5,) * NUM_OBSERVATIONS
 
     def __init__(self) -> None:
-        self.go = threading.Event()
+        self.go, self.side = threading.Event(), "left"
         self.go.set()
         self.findings = "There is a left pleural effusion."
 
     def read(self, images: np.ndarray) -> Sequence[Reading]:
         """A reading for each image."""
-        self.go.wait(30)
+        self.go.wait(300)  # whoever clears it sets it: `serve` does at the end
         return [self._read(image) for image in images]
 
     def _read(self, image: np.ndarray) -> Reading:
         reading = make_reading(
             {"Pleural Effusion": 0.93, "Cardiomegaly": 0.55, "Edema": round(0.05 + 0.2 * float(image.mean()) / 255, 4)},
-            {"Pleural Effusion": "left"},
+            {"Pleural Effusion": self.side},
             self.findings,
             "Left pleural effusion.",
             f"Left pleural effusion. {QUOTE} No pneumothorax.",
@@ -67,6 +76,7 @@ class Served:
     url: str
     reader: PageReader
     jobs: Jobs
+    samples: Samples | None
 
 
 Serve = Callable[..., AbstractContextManager[Served]]
@@ -74,24 +84,26 @@ Serve = Callable[..., AbstractContextManager[Served]]
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    """Serve the page on a free port of loopback, with any settings of `ServeConfig`."""
+    """Serve the page on a free port of loopback, with any settings of `ServeConfig`, and the samples of a folder."""
 
     @contextmanager
-    def serving(**settings: object) -> Iterator[Served]:
+    def serving(*, studies: Path | None = None, **settings: object) -> Iterator[Served]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             config = ServeConfig.model_validate({"port": free.getsockname()[1], **settings})
         reader = PageReader()
         context = ExplanationContext(reader.name, reader.thresholds, make_library(), RuleLabeler(), ExplainConfig())
         jobs = Jobs(reader, context, config)
-        server = server_of(create_app(jobs, config), config)
+        samples = None if studies is None else Samples(studies)
+        feedback = FeedbackStore(config.feedback) if config.feedback else None
+        server = server_of(create_app(jobs, config, samples, feedback), config)
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
             deadline = time.monotonic() + 30
             while not server.started and time.monotonic() < deadline:
                 time.sleep(0.02)
-            yield Served(f"http://127.0.0.1:{config.port}", reader, jobs)
+            yield Served(f"http://127.0.0.1:{config.port}", reader, jobs, samples)
         finally:
             reader.go.set()
             server.should_exit = True
@@ -100,17 +112,57 @@ def serve() -> Serve:
     return serving
 
 
+def chromium_path() -> str | None:
+    """A Chromium that is installed here."""
+    return shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+
+
 @pytest.fixture(scope="module")  # its event loop must end before other modules start theirs
 def chromium() -> Iterator[object]:
     """A Chromium that is installed on this machine."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+    path = chromium_path()
     if path is None:
         pytest.skip("no Chromium is installed")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Room]:
+    """A server that listens, with little room and little patience, for the tests of one module."""
+    from .room import IDLE_S, Room
+    from .serving import listening
+    from .test_app import Telling, context
+
+    reader = Telling()
+    config = ServeConfig(port=0, max_upload_mb=1, max_waiting=4, decoders=1)
+    jobs = Jobs(reader, context(), config)
+    with listening(create_app(jobs, config), config, idle_s=IDLE_S) as (server, port):
+        yield Room(server, port, reader, jobs)
+
+
+@pytest.fixture
+def room(running: Room, monkeypatch: pytest.MonkeyPatch) -> Room:
+    """That server; an upload has to begin within a second."""
+    monkeypatch.setattr(desk, "FIRST_BYTES_S", 1.0)
+    return running
+
+
+@pytest.fixture(scope="module")
+def served(serve: Serve) -> Iterator[Served]:
+    """The page, served for the tests of one module."""
+    with serve() as found:
+        yield found
+
+
+@pytest.fixture
+def page(chromium: object, served: Served) -> Iterator[Page]:
+    """It, open in a browser of its own."""
+    with opened(chromium, served.url) as found:
+        yield found
 
 
 def png(seed: int = 0, side: int = 160) -> bytes:

@@ -15,6 +15,10 @@ from kdistill.serve.jobs import Jobs
 
 from .test_app import Telling, png, wait
 
+#: Seconds after which the server of the tests closes a connection that asks nothing.
+IDLE_S = 1
+SCRIPT = "<script>alert(1)</script>"
+
 
 @dataclass
 class Room:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
+from pydicom.dataset import Dataset
 
+from kdistill.explain.batch import image_of
 from kdistill.explain.build import ExplanationContext
 from kdistill.explain.config import ExplainConfig
 from kdistill.labelers.rules import RuleLabeler
@@ -17,6 +21,9 @@ from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.page_files import PAGE_FILES
+from kdistill.serve.pixels import pixels_of
+from kdistill.studies.decoding import DecoderPool
+from kdistill.studies.film import Note
 from kdistill.studies.images import decode
 
 from ..explain.conftest import make_library
@@ -128,3 +135,46 @@ def test_the_page_loads_nothing_from_elsewhere_and_parses_no_html() -> None:
     assert index.count("<script") == 1
     asked = {path for path in PAGE_FILES if path != "/" and f'"{path}"' in index}
     assert asked == PAGE_FILES.keys() - {"/"}  # all at once, not module after module
+
+
+@pytest.mark.parametrize(
+    ("own", "detector", "kind", "place"),
+    [
+        ([0.4, 0.4], [0.5, 0.5], None, "patient"),  # corrected
+        ([0.5, 0.5], [0.5, 0.5], None, "detector"),  # "shall be the same" where nothing was corrected
+        ([0.5, 0.5], [0.5, 0.5], "FIDUCIAL", "patient"),
+        ([0.5, 0.5], None, "GEOMETRY", "patient"),
+        ([0.5, 0.5], None, None, "unknown"),  # "it cannot be determined"
+        (None, [0.5, 0.5], None, "detector"),
+        (None, None, None, None),
+    ],
+)
+def test_where_the_spacing_was_measured(
+    own: list[float] | None, detector: list[float] | None, kind: str | None, place: str | None
+) -> None:
+    """PS3.3 10.7.1.1: PixelSpacing is of the patient's plane only where the image was calibrated."""
+    header = Dataset()
+    for keyword, value in (
+        ("PixelSpacing", own), ("ImagerPixelSpacing", detector), ("PixelSpacingCalibrationType", kind),
+    ):  # fmt: skip
+        if value is not None:
+            setattr(header, keyword, value)
+    with DecoderPool(depth_px=4096) as pool:
+        image = image_of("x", png(), 64, pool)._replace(header=header)
+    found = pixels_of(image, "full")
+    assert found is not None and found[0].spacing_at == place
+    assert not found[0].is_side_doubtful
+
+
+@pytest.mark.parametrize("note", ["orientation", "lateral_view", "no_preamble"])
+def test_the_sides_are_doubted_before_any_answer(note: Note) -> None:
+    with DecoderPool(depth_px=4096) as pool:
+        image = image_of("x", png(), 64, pool)._replace(notes=(note,))
+    found = pixels_of(image, "full")
+    assert found is not None and found[0].is_side_doubtful == (note != "no_preamble")
+
+
+def test_a_film_that_looks_turned_is_doubted_too(client: TestClient) -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png(side=400))).rotate(180).save(buffer, format="PNG")
+    assert pixels(client, send(client, buffer.getvalue()))[0]["is_side_doubtful"]

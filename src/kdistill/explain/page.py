@@ -72,14 +72,19 @@ def headline(explanation: Explanation) -> str:
         return f'<p class="headline abstained"><strong>No answer.</strong> {text(reasons)}</p>'
     high = [o for o in explanation.observations if o.state == "present" and o.name != NO_FINDING]
     unsure = [o for o in explanation.observations if o.state == "uncertain" and o.name != NO_FINDING]
-    if high:
+    where = "stated" if any(o.probability is None for o in explanation.observations) else "above its threshold"
+    doubtful = text(", ".join(_named(o) for o in unsure))
+    if any(o.name != "Support Devices" for o in high):
         names = ", ".join(_named(o) for o in high)
         line = f'<p class="headline abnormal"><strong>Abnormal:</strong> {text(names)}'
-    else:
-        line = '<p class="headline normal"><strong>No abnormality</strong> above its threshold'
+        return line + (f' <span class="unsure">Indeterminate: {doubtful}</span></p>' if unsure else "</p>")
+    # What is indeterminate may lie above its threshold: then "no abnormality" holds for the others only.
+    line = f'<p class="headline normal"><strong>No abnormality</strong> {where}'
     if unsure:
-        line += f' <span class="unsure">Indeterminate: {text(", ".join(_named(o) for o in unsure))}</span>'
-    return line + "</p>"
+        line = (
+            f'<p class="headline"><strong>Indeterminate:</strong> {doubtful} <span>No other abnormality {where}</span>'
+        )
+    return line + ("; support devices</p>" if high else "</p>")  # a device is no abnormality of the chest
 
 
 def _alerts(flags: Sequence[Flag]) -> str:

@@ -79,7 +79,7 @@ def where_peak(evidence_map: NDArray[np.floating]) -> str:
     """The map's peak in words: "upper right of the patient" (the patient's right is on the image's left)."""
     rows, columns = evidence_map.shape
     row, column = np.unravel_index(int(np.argmax(evidence_map)), evidence_map.shape)
-    height = ("upper", "middle", "lower")[min(2, 3 * int(row) // rows)]
+    height = ("upper", "middle", "lower")[min(2, 3 * (2 * int(row) + 1) // (2 * rows))]
     across = (int(column) + 0.5) / columns
     side = "patient's right" if across < 0.42 else "patient's left" if across > 0.58 else "midline"
     return f"{height} third, {side}"

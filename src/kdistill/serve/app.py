@@ -231,7 +231,10 @@ def _add_upload(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/explain", status_code=202, tags=["explain"], responses=ACCEPTED, openapi_extra=upload_schema())
     async def send(request: Request, response: Response, session: SessionId) -> JobStatus:
         """Send one chest radiograph (DICOM, PNG or JPEG); the answer says where to ask for the result."""
-        return _queued(desk, session, await desk.take(request), response)
+        image = await desk.take(request)
+        if await request.is_disconnected():  # whoever sent it cannot be told its name, and so could never delete it
+            raise desk.broken_off()
+        return _queued(desk, session, image, response)
 
 
 def _add_results(app: FastAPI, desk: Desk) -> None:

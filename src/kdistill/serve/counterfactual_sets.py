@@ -39,6 +39,8 @@ _MADE: Final[Mapping[Origin, str]] = MappingProxyType(
     }
 )
 _MIXED: Final = "In between, the two pictures are mixed pixel by pixel."
+#: A set that two models have read compares them and not the two pictures.
+CHANGED_MODEL: Final = "The model was changed while the images were read, so they cannot be compared: ask again."
 _GRADES: Final = f"{_MIXED} (The generator has three grades of severity and nothing between them.)"
 T = TypeVar("T")
 
@@ -69,7 +71,7 @@ class Counterfactual(Record):
         made: How the image without came to be.
         between: How the steps in between came to be.
         steps: From strength 1 to 0.
-        summary: What happened, in one line, once it is done.
+        summary: What happened, in one line, once it is done; of a failed set, why, where it can be said.
         notice: Research use only.
     """
 
@@ -95,6 +97,8 @@ class Asked:
     made: str
     between: str
     patches: tuple[int, int] | None = None
+    #: The model whose evidence it is; None where it is nobody's.
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,9 @@ class CounterfactualDesk:
         asked, stage = steps.asked, _stage([job.stage for job in jobs])
         first, last = jobs[0].explanation, jobs[-1].explanation
         told = None
-        if stage == "done" and first is not None and last is not None:
+        if _is_mixed(asked, jobs):
+            stage, told = "failed", CHANGED_MODEL
+        elif stage == "done" and first is not None and last is not None:
             change = Change(asked.kind, asked.observation, asked.side, first, last, asked.patches)
             told = summary(change, self._desk.jobs.context.labeler)
         return Counterfactual(
@@ -206,15 +212,15 @@ def removed_by(removed: Removed) -> Asked:
     return Asked("removed", finding.name, finding.side, f"{_MADE[finding.origin]} {left}", _GRADES)
 
 
-def occluded_by(occluded: Occluded, observation: str) -> Asked:
-    """What a set without the evidence for an observation is about."""
+def occluded_by(occluded: Occluded, observation: str, model: str) -> Asked:
+    """What a set without a model's evidence for an observation is about."""
     number, total = int(occluded.patches.sum()), occluded.patches.size
     made = (
         f"An occlusion test, no healthy image: where the model's evidence is strongest ({number} of {total} patches, "
         f"{occluded.mass:.0%} of the evidence), the film became a smooth continuation of what surrounds it. The model "
         "may react to the smooth patch itself."
     )
-    return Asked("occluded", observation, None, made, _MIXED, (number, total))
+    return Asked("occluded", observation, None, made, _MIXED, (number, total), model)
 
 
 def strengths_of(num_steps: int) -> tuple[float, ...]:
@@ -234,6 +240,12 @@ def _step(set_id: str, number: int, strength: float, job: Job) -> Counterfactual
         result=f"/v1/results/{job.id}" if job.stage == "done" else None,
         image=f"/v1/counterfactuals/{set_id}/steps/{number}/image",
     )
+
+
+def _is_mixed(asked: Asked, jobs: Sequence[Job]) -> bool:
+    """Whether two models have to do with a set: a swap came between two of its steps, or before the first."""
+    models = {job.explanation.model for job in jobs if job.explanation is not None}
+    return len(models if asked.model is None else models | {asked.model}) > 1
 
 
 def _stage(stages: Sequence[JobStage]) -> JobStage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import FastAPI, HTTPException, Path, Query, Request, Response
 from PIL import Image
@@ -28,6 +28,9 @@ from kdistill.serve.security import COOKIE
 
 SetId = Annotated[str, Path(max_length=64)]
 Observation = Annotated[str, Path(max_length=64, description="One of the 14, but No Finding.")]
+OTHER_MODEL: Final = (
+    "another model answers by now, and the evidence is that of the one before: delete this result, read the image again"
+)
 NumSteps = Annotated[int, Query(ge=2, le=11, description="Images to read, the first as it is, the last without.")]
 
 
@@ -138,7 +141,10 @@ def _add_occlusions(app: FastAPI, desk: Desk, made: CounterfactualDesk) -> None:
         responses={
             **REFUSALS,
             404: {"model": Refusal, "description": "No such result in this session, or no such observation."},
-            409: {"model": Refusal, "description": "Not done yet, no answer, no evidence map, or too many steps."},
+            409: {
+                "model": Refusal,
+                "description": "Not done yet, no answer, no evidence map, another model's, or too many steps.",
+            },
             **FULL,
         },
     )
@@ -153,9 +159,12 @@ def _add_occlusions(app: FastAPI, desk: Desk, made: CounterfactualDesk) -> None:
         job = desk.find(job_id, session)
         _known_finding(observation)
         evidence = _evidence(job.explanation, observation)
+        model = job.explanation.model if job.explanation else ""
+        if model != desk.jobs.context.model:
+            raise HTTPException(409, OTHER_MODEL)
         occluded = made.drawn(steps, lambda: occlude(job.image.pixels, job.image.display, evidence))
         images = occluded_steps(job.image, occluded, observation, steps)
-        return _told(response, made.start(session, occluded_by(occluded, observation), images, job.id))
+        return _told(response, made.start(session, occluded_by(occluded, observation, model), images, job.id))
 
 
 def _evidence(explanation: Explanation | None, observation: str) -> tuple[tuple[float, ...], ...]:

@@ -126,8 +126,7 @@ class Desk:
             self.metrics.requests.labels("too_slow").inc()
             raise HTTPException(408, "the image took too long to arrive", {"Connection": "close"}) from None
         except ClientDisconnect:
-            self.metrics.requests.labels("broken_off").inc()
-            raise HTTPException(400, "broken off") from None
+            raise self.broken_off() from None
         except (DecoderKilled, EnvironmentFault, OSError) as error:
             logger.error("an image was not decoded (%s)", type(error).__name__)
             self.metrics.requests.labels("not_decoded").inc()
@@ -199,6 +198,11 @@ class Desk:
         if job is None:
             raise _gone()
         return job
+
+    def broken_off(self) -> HTTPException:
+        """The answer to a client that has gone."""
+        self.metrics.requests.labels("broken_off").inc()
+        return HTTPException(400, "broken off")
 
     def busy(self) -> HTTPException:
         """The answer to one image too many."""

@@ -209,9 +209,8 @@ class Jobs:
         if job is None:
             return False
         with self._lock:
-            for other in [other for other in self._jobs.values() if other.made_from == job_id]:
-                self._jobs.pop(other.id).is_deleted = True
             self._jobs.pop(job_id, None)
+            self._forget()
         job.is_deleted = True
         return True
 
@@ -239,6 +238,9 @@ class Jobs:
         for job_id, job in list(self._jobs.items()):
             if job.created < oldest or len(self._jobs) > self.config.max_results:
                 del self._jobs[job_id]
+        for job_id, job in list(self._jobs.items()):  # copies of an image do not outlive it
+            if job.made_from is not None and job.made_from not in self._jobs:
+                self._jobs.pop(job_id).is_deleted = True
         if self._older and self._clock() - self._swapped > self.config.deadline_s + _STRAY_S:
             self._older.clear()  # whatever was decoded for them has been read, or has waited too long
 
@@ -250,10 +252,14 @@ class Jobs:
                 self._read_in_time(batch)
             except BaseException as error:  # killed between two images: these have failed, the next are read
                 logger.error("the reading thread was interrupted (%s)", type(error).__name__)
-            for job in batch:
-                if job.stage not in ENDED:
-                    self._end(job, "failed")
+            self._fail_rest(batch)
             batch.clear()
+
+    def _fail_rest(self, batch: Sequence[Job]) -> None:
+        # Not in `_work` itself: the name of a loop there would hold the last film until the next one comes.
+        for job in batch:
+            if job.stage not in ENDED:
+                self._end(job, "failed")
 
     def _take(self, batch: list[Job]) -> None:
         """Put what waits into `batch`, up to its size; at the mark that `close` leaves, this batch is the last."""

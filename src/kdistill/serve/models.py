@@ -111,8 +111,8 @@ class Models:
             chosen = arm or self.arm
             number = self.seed if arm is None and seed is None else seed
             loaded = load_model(self._run_dir, chosen, number)
+            self._jobs.swap(loaded.model)  # first: samples of another size would find nobody to read them
             self.arm, self.seed, self.samples = chosen, number, loaded.samples
-            self._jobs.swap(loaded.model)
         except Exception:
             self.on_refusal()
             raise

@@ -18,7 +18,8 @@ from kdistill.explain.explanation import NOTICE
 from kdistill.records import Record
 from kdistill.serve.security import COOKIE
 from kdistill.studies.depth import Depth, depth_of_grey
-from kdistill.studies.quality.assess import QualityFlag
+from kdistill.studies.film import Note
+from kdistill.studies.quality.assess import QualityFlag, QualityKind
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -34,6 +35,11 @@ HEAD: Final = "X-Pixels"
 _LIBRARIES: Final = ("torch", "transformers", "numpy", "pydicom")
 
 PixelKind = Literal["full", "display"]
+SpacingPlace = Literal["patient", "detector", "unknown"]
+#: Notes of a file and looks of a film after which nobody knows which side of the picture is the patient's right.
+_TURNING: Final[frozenset[Note | QualityKind]] = frozenset(
+    {"orientation", "lateral_view", "mirrored", "upside_down", "turned_left", "turned_right"}
+)
 
 
 class PixelHead(Record):
@@ -51,7 +57,9 @@ class PixelHead(Record):
         is_linear: False: the file brings a curve in place of a window, and the values are taken behind it.
         kind: "display": 8 bits, from the padded square that reports and exports show.
         spacing_mm: Millimetres from row to row and from column to column of these pixels, where the file says it.
-        spacing_at: Where that was measured: in the patient's plane (calibrated) or at the detector (a little more).
+        spacing_at: Where that was measured: in the patient's plane (calibrated), at the detector (a little more), or
+            the file does not say.
+        is_side_doubtful: Whether the file's tags or the film's look speak against the patient's right on the left.
     """
 
     width: int
@@ -65,7 +73,8 @@ class PixelHead(Record):
     is_linear: bool
     kind: PixelKind
     spacing_mm: tuple[float, float] | None
-    spacing_at: Literal["patient", "detector"] | None
+    spacing_at: SpacingPlace | None
+    is_side_doubtful: bool
 
 
 class Provenance(Record):
@@ -119,6 +128,7 @@ def pixels_of(image: FileImage, kind: PixelKind) -> tuple[PixelHead, bytes] | No
         kind=kind,
         spacing_mm=None if spacing is None else (round(spacing[0] * scale, 6), round(spacing[1] * scale, 6)),
         spacing_at=None if spacing is None else spacing[2],
+        is_side_doubtful=_is_side_doubtful(image),
     )
     return head, depth.values.astype("<u2", copy=False).tobytes()
 
@@ -127,34 +137,54 @@ def _display(image: FileImage) -> Depth:
     return depth_of_grey(image.display.astype(np.float32) / np.float32(255))
 
 
-def _spacing(header: Dataset | None) -> tuple[float, float, Literal["patient", "detector"]] | None:
-    """PixelSpacing, else ImagerPixelSpacing (PS3.3 10.7.1.3, C.8.11.5.1.9); None where neither is two lengths."""
+def _is_side_doubtful(image: FileImage) -> bool:
+    seen = () if image.quality is None else tuple(check.kind for check in image.quality.flags)
+    return not _TURNING.isdisjoint((*image.notes, *seen))
+
+
+def _spacing(header: Dataset | None) -> tuple[float, float, SpacingPlace] | None:
+    """PixelSpacing, else ImagerPixelSpacing, and where it was measured; None where neither is two lengths.
+
+    PixelSpacing is of the patient's plane only where the image was calibrated: its type says so, or it differs from the
+    detector's (PS3.3 10.7.1.1 and 10.7.1.2). Alone, it leaves that open.
+    """
     if header is None:
         return None
-    places: tuple[tuple[str, Literal["patient", "detector"]], ...] = (
-        ("PixelSpacing", "patient"),
-        ("ImagerPixelSpacing", "detector"),
-    )
-    for keyword, place in places:
-        try:
-            row, column = (float(value) for value in header.get(keyword) or ())
-        except (TypeError, ValueError):
-            continue
-        if 0 < row < 10 and 0 < column < 10:
-            return row, column, place
-    return None
+    own = _lengths(header, "PixelSpacing")
+    detector = _lengths(header, "ImagerPixelSpacing") or _lengths(header, "NominalScannedPixelSpacing")
+    lengths = own or detector
+    if lengths is None:
+        return None
+    place: SpacingPlace = "detector"
+    if own is not None and (_is_calibrated(header) or detector not in (None, own)):
+        place = "patient"
+    elif detector is None:
+        place = "unknown"
+    return lengths[0], lengths[1], place
 
 
-def provenance_of(job: Job, model: str, size_px: int) -> Provenance:
-    """How a job's result came to be."""
+def _is_calibrated(header: Dataset) -> bool:
+    return header.get("PixelSpacingCalibrationType") in ("GEOMETRY", "FIDUCIAL")
+
+
+def _lengths(header: Dataset, keyword: str) -> tuple[float, float] | None:
+    try:
+        row, column = (float(value) for value in header.get(keyword) or ())
+    except (TypeError, ValueError):
+        return None
+    return (row, column) if 0 < row < 10 and 0 < column < 10 else None
+
+
+def provenance_of(job: Job, model: str) -> Provenance:
+    """How a job's result came to be; `model` answers now, and counts only where nothing has read the image yet."""
     image, depth = job.image, job.image.depth
     return Provenance(
-        model=model,
+        model=model if job.explanation is None else job.explanation.model,
         image_sha256=image.sha256,
         recorded=job.recorded,
         kdistill=__version__,
         libraries={name: version(name) for name in _LIBRARIES},
-        size_px=size_px,
+        size_px=len(image.pixels),
         source_width=None if depth is None else depth.shape[1],
         source_height=None if depth is None else depth.shape[0],
         quality=None if image.quality is None else image.quality.checks,
@@ -194,4 +224,4 @@ def add_pixels(app: FastAPI, desk: Desk, responses: dict[int | str, dict[str, An
     @app.get("/v1/results/{job_id}/provenance", tags=["explain"], responses=responses)
     def provenance(job_id: Annotated[str, Path(max_length=64)], request: Request) -> Provenance:
         """Which model read which pixels, when, with which versions, and every check of the film."""
-        return provenance_of(found(job_id, request), desk.jobs.reader.name, desk.jobs.reader.size_px)
+        return provenance_of(found(job_id, request), desk.jobs.context.model)

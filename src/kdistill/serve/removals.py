@@ -51,9 +51,13 @@ class Removable(Record):
 
 
 class Removables(Record):
-    """What can be taken away from a sample; where there is nothing, why."""
+    """What can be taken away from a sample; where there is nothing, why.
+
+    `image_sha256` is that of the sample's explanation: after a change of the run a number may stand for another study.
+    """
 
     findings: tuple[Removable, ...]
+    image_sha256: str
     reason: str | None = None
 
 
@@ -90,15 +94,15 @@ class Removals:
         Raises:
             IndexError: There is no such sample.
         """
-        plan = self._plan(number)
+        plan, sha256 = self._plan(number), self._samples.image(number).sha256
         if plan is not None:
             sides = sides_of(plan)
             names = dict.fromkeys(finding.observation for finding in plan.findings)
             found = tuple(Removable(name=name, side=sides.get(name), origin="rendered") for name in names)
-            return Removables(findings=found, reason=None if found else NOTHING_THERE)
+            return Removables(findings=found, image_sha256=sha256, reason=None if found else NOTHING_THERE)
         found = tuple(removed.finding for removed in self._pairs(number).values())
         reason = NOT_THE_SAME if self._samples.study(number).source == "phantom" else NO_PHANTOM
-        return Removables(findings=found, reason=None if found else reason)
+        return Removables(findings=found, image_sha256=sha256, reason=None if found else reason)
 
     def without(self, number: int, observation: str) -> Removed | None:
         """A sample without one finding; None where it is not among those that `of` offers.

@@ -77,17 +77,21 @@ def serve(handle: Handle) -> None:
     answers.write(b"okay")
     answers.flush()
     while (request := _read_json(requests)) is not None:
-        payload = requests.read(request["bytes"])
-        # The parent keeps the deadline. Where it has died, the kernel ends a hang, in native code too.
-        signal.setitimer(signal.ITIMER_REAL, 20 * timeout_s)
-        try:
-            answer = handle(request, payload)
-        except InputError as error:
-            answer = Answer({"what": error.what, "remedy": error.remedy})
-        except MemoryError:
-            answer = Answer({"what": f"needs more than {memory_mb} MB to decode", "remedy": "Give a smaller image."})
+        # Names inside the call, not here: they would hold the file and its picture until the next one comes.
+        _send(answers, _answer(handle, request, requests.read(request["bytes"]), timeout_s, memory_mb))
+
+
+def _answer(handle: Handle, request: dict[str, Any], payload: bytes, timeout_s: float, memory_mb: int) -> Answer:
+    # The parent keeps the deadline. Where it has died, the kernel ends a hang, in native code too.
+    signal.setitimer(signal.ITIMER_REAL, 20 * timeout_s)
+    try:
+        return handle(request, payload)
+    except InputError as error:
+        return Answer({"what": error.what, "remedy": error.remedy})
+    except MemoryError:
+        return Answer({"what": f"needs more than {memory_mb} MB to decode", "remedy": "Give a smaller image."})
+    finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(answers, answer)
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:

@@ -75,6 +75,7 @@ const ENDS = {
 /** Follow a job to its end; each stage is told. Throws `Refused` where it ends without a result. */
 export function follow(id, onStage, signal) {
   return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
     const source = new EventSource(`/v1/jobs/${id}/events`);
     const stop = (how, what) => { source.close(); how(what); };
     signal.addEventListener("abort", () => stop(reject, new DOMException("given up", "AbortError")));

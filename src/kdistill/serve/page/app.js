@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { previewOf } from "./dicom_preview.js";
 import { at, remembered } from "./dom.js";
-import { greyOf, thumbnail } from "./film.js";
+import { filmOf, greyOf, thumbnail } from "./film.js";
 import { makeHelp } from "./help.js";
 import { bindKeys } from "./keys.js";
 import { bindPointers } from "./pointer.js";
@@ -13,80 +13,103 @@ import { Studies, Study } from "./studies.js";
 import { bindTheme } from "./theme.js";
 import { makeTools } from "./tools.js";
 import { Viewer } from "./viewer.js";
-import { drawWorklist } from "./worklist.js";
+import { Worklist } from "./worklist.js";
 
 const studies = new Studies(), selection = new Selection();
 const viewer = new Viewer(at("stage"), at("canvas"));
 const shortcuts = { on: remembered.get("keys") !== "off" };
 const pane = new ReadingPane(viewer, selection, { retry: (study) => retry(study), remove: (study) => remove(study), commit: (study, marks) => commit(study, marks), alter: (study, url) => showAltered(study, url) });
-let current = null;
+const worklist = new Worklist((study) => open(study), (study) => remove(study));
+let current = null, served = "";
 
 const readsFirst = () => at("reader-first").checked;
 /** Whether the model has to be silent about a study: the reader has asked to go first and has not committed. */
 const isSilent = (study) => readsFirst() && study.marks === null && study.explanation === null;
 
 function draw() {
-  drawWorklist(studies, current, open, remove);
+  worklist.draw(studies, current);
   pane.status(current);
 }
 
 async function open(study) {
   if (study === current && !study.problem) return;
-  if (current) current.altered = null;
-  current = study;
-  pane.clear();
-  viewer.close();
-  note(null);
+  leave(study);
   draw();
   if (study.problem) return;
-  if (["new", "failed"].includes(study.stage)) {
-    if (study.file) preview(study);
-    studies.read(study);
-  } else {
-    if (study.jobId) showPixels(study);
-    if (study.stage === "done") answer(study);
-  }
+  if (study.jobId && study.stage !== "new") showPixels(study);
+  else if (study.file) preview(study);
+  if (["new", "failed"].includes(study.stage)) studies.read(study);
+  else if (study.stage === "done") answer(study);
+}
+
+/** Nothing of the film before stays on show; `next` is what comes, or null. */
+function leave(next) {
+  if (current) Object.assign(current, { altered: null, own: null, isShown: false });
+  current = next;
+  pane.clear();
+  leaveEmpty();
+  at("model").textContent = served;
+}
+
+function leaveEmpty() {
+  viewer.close();
+  note(null);
+  at("empty").hidden = current !== null;  // one whose pixels are still to come is open
 }
 
 /** A first look from the file itself, while the server has not decoded it. */
 async function preview(study) {
   const found = await previewOf(study.file);
-  if (!found || study !== current || study.isShown) return;
+  if (!found || study !== current || study.isShown || study.problem) return;
   viewer.show(found.head, found.values, study.name);
   note("Preview from the file; the server has not read it yet.");
 }
 
 async function showPixels(study) {
+  const { jobId } = study;
   try {
     const { head, values } = await studies.pixels(study);
+    if (study !== current || study.jobId !== jobId) return;
+    const film = filmOf(head, values);
     study.isShown = true;
-    if (study === current) {
-      viewer.show(head, values, study.name, true);
-      note(head.kind === "display" ? "Full depth is not kept any more for this film: 8 bits at reduced size." : null);
-      thumbnail(viewer.film, study.thumbnail);
-      draw();
-    }
+    if (study.altered) Object.assign(study.own, { film, window: { low: film.low, high: film.high } });
+    else showFilm(study, film);
+    thumbnail(film, study.thumbnail);
+    study.isDrawn = true;
+    draw();
   } catch (error) {
-    if (study === current) note(error.message);
+    if (study === current && study.jobId === jobId) note(error.message);
   }
 }
 
-/** The picture of a slider's step in place of the film; null: the film again, in the window that was set before. */
+function showFilm(study, film) {
+  viewer.put(film, study.name, true);
+  note(film.head.kind === "display" ? "Full depth is not kept any more for this film: 8 bits at reduced size." : null);
+}
+
+/**
+ * The picture of a slider's step in place of the film; null: the film again, in the window that was set before.
+ * The film itself is kept here for as long: nothing that comes late can take the place of what the slider shows.
+ */
 async function showAltered(study, url) {
-  const before = study.altered;
+  if (study !== current) return;
   study.altered = url;
   if (url === null) {
-    if (!before) return;
-    await showPixels(study);
-    if (study === current && !study.altered) viewer.units = study.units;
+    const own = study.own;
+    study.own = null;
+    if (own && own.film) {
+      showFilm(study, own.film);
+      viewer.setWindow(own.window);
+    } else if (own) leaveEmpty();
     return;
   }
-  if (!before) study.units = viewer.units;
-  const { head, values } = await greyOf(url);
+  study.own ??= { film: viewer.film, window: viewer.window };
+  const grey = await greyOf(url).catch(() => null);
   if (study !== current || study.altered !== url) return;  // the slider has moved on
-  viewer.show(head, values, `${study.name}, altered`, true);
-  viewer.setWindow({ low: head.low, high: head.high });
-  note("An altered film: the slider beside it says how.");
+  note(grey ? "An altered film: the slider beside it says how." : "The altered film cannot be shown: what you see is not what was read.");
+  if (!grey) return;
+  viewer.show(grey.head, grey.values, `${study.name}, altered`, true);
+  viewer.setWindow({ low: grey.head.low, high: grey.head.high });
 }
 
 function note(text) {
@@ -102,10 +125,11 @@ async function answer(study) {
   }
   try {
     await studies.explain(study);
-    if (study === current) pane.answer(study);
+    if (study !== current) return;
+    at("model").textContent = study.explanation.model;  // whoever answers by now, this is whose answer it is
+    pane.answer(study);
   } catch (error) {
-    Object.assign(study, { problem: error.message, stage: "failed", jobId: null });
-    draw();
+    studies.fail(study, error);
   }
 }
 
@@ -116,9 +140,10 @@ async function commit(study, marks) {
 }
 
 function retry(study) {
-  Object.assign(study, { problem: null, explanation: null, isShown: false, stage: "new" });
-  current = null;
+  Object.assign(study, { problem: null, explanation: null, stage: "new" });
+  leave(null);
   open(study);
+  at("reading").focus();  // the button that was pressed has gone
 }
 
 async function remove(study) {
@@ -129,18 +154,15 @@ async function remove(study) {
     draw();
     return;
   }
-  if (study === current) {
-    current = null;
-    pane.clear();
-    viewer.close();
-    note(null);
-  }
+  if (study === current) leave(null);
   draw();
+  if (document.activeElement === document.body) at("file").focus();  // the button that was pressed has gone
 }
 
 async function take(files) {
   for (const file of files) {
-    const isDicom = new TextDecoder("latin1").decode(await file.slice(128, 132).arrayBuffer()) === "DICM";
+    const start = await file.slice(128, 132).arrayBuffer().catch(() => new ArrayBuffer(0));  // a folder, or gone: said when sent
+    const isDicom = new TextDecoder("latin1").decode(start) === "DICM";
     const study = new Study({ name: file.name, file, isDicom });
     studies.add(study);
     if (file === files[0]) open(study);
@@ -182,13 +204,21 @@ function bindReaderFirst() {
 }
 
 async function enter(state) {
-  at("model").textContent = state.model;
+  served = state.model;
+  at("model").textContent = served;
   at("gate").hidden = state.may_ask;
   at("desk").hidden = !state.may_ask;
   pane.takesFeedback = state.feedback;
   if (!state.may_ask) return;
-  studies.restore(await ask("/v1/samples"));
+  const samples = await ask("/v1/samples").catch((error) => error);
+  studies.restore(Array.isArray(samples) ? samples : []);
   draw();
+  if (!Array.isArray(samples)) complain(samples);
+}
+
+function complain(error) {
+  at("problem").hidden = false;
+  at("problem").textContent = error.message;
 }
 
 function bindGate() {
@@ -205,7 +235,7 @@ function bindGate() {
 
 studies.addEventListener("change", ({ detail: study }) => {
   draw();
-  if (study === current && study.stage === "done") answer(study);
+  if (study === current && study.stage === "done" && studies.all.includes(study)) answer(study);  // else it has been deleted
 });
 studies.addEventListener("pixels", ({ detail: study }) => { if (study === current) showPixels(study); });
 
@@ -216,7 +246,4 @@ bindReaderFirst();
 bindGate();
 bindPointers(viewer, tools.isMoving);
 bindKeys({ viewer, selection, tools, shortcuts, step, help: makeHelp(shortcuts) });
-ask("/v1/session").then(enter).catch((error) => {
-  at("problem").hidden = false;
-  at("problem").textContent = error.message;
-});
+ask("/v1/session").then(enter).catch(complain);

@@ -4,6 +4,8 @@ import { el, section, svg } from "./dom.js";
 import { rove } from "./roving.js";
 import { NO_FINDING, named, wordOf } from "./words.js";
 
+const DEVICES = "Support Devices";
+
 /** Normal or abnormal in one line, before anything else. An abstention states nothing. */
 export function headline(explanation) {
   if (explanation.abstained) {
@@ -12,10 +14,17 @@ export function headline(explanation) {
   }
   const of = (state) => explanation.observations.filter((item) => item.state === state && item.name !== NO_FINDING);
   const high = of("present"), unsure = of("uncertain");
-  const line = high.length
-    ? el("p", { class: "headline abnormal" }, el("strong", {}, "Abnormal: "), high.map(named).join(", "))
-    : el("p", { class: "headline normal" }, el("strong", {}, "No abnormality"), " above its threshold");
-  if (unsure.length) line.append(el("span", { class: "unsure" }, `Indeterminate: ${unsure.map(named).join(", ")}`));
+  const where = explanation.observations.some((item) => item.probability === null) ? " stated" : " above its threshold";
+  if (high.some((item) => item.name !== DEVICES)) {
+    const line = el("p", { class: "headline abnormal" }, el("strong", {}, "Abnormal: "), high.map(named).join(", "));
+    if (unsure.length) line.append(el("span", { class: "unsure" }, `Indeterminate: ${unsure.map(named).join(", ")}`));
+    return line;
+  }
+  // What is indeterminate may lie above its threshold: then "no abnormality" holds for the others only.
+  const line = unsure.length
+    ? el("p", { class: "headline undecided" }, el("strong", {}, "Indeterminate: "), unsure.map(named).join(", "), el("span", { class: "unsure" }, `No other abnormality${where}`))
+    : el("p", { class: "headline normal" }, el("strong", {}, "No abnormality"), where);
+  if (high.length) line.append("; support devices");  // a device is no abnormality of the chest
   return line;
 }
 

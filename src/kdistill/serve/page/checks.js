@@ -1,7 +1,7 @@
 // What speaks against an answer, what the film is like, where the answer comes from, and what can be taken away.
 
 import { button, el, section } from "./dom.js";
-import { shownTime } from "./words.js";
+import { OTHER_SAMPLES, shownTime } from "./words.js";
 
 /** Every objection, or that there was none. */
 export function checks(explanation) {
@@ -64,12 +64,15 @@ export function exportsOf(study, onDelete) {
 export function truthOf(study, ask) {
   const told = el("p", { class: "truth", hidden: true, id: "truth" });
   const show = button("Show the truth", async () => {
-    const known = await ask(`/v1/samples/${study.sample}/truth`);
-    const names = known.present === null ? "not known" : known.present.join(", ") || "nothing";
-    const isSame = known.image_sha256 === study.explanation.image_sha256;  // a change of the model may bring other samples
-    told.textContent = isSame ? `Present: ${names}.\nReport: ${known.report || "none"}` : "The server has other samples by now: load the page again.";
+    told.textContent = await ask(`/v1/samples/${study.sample}/truth`).then((known) => truthWords(known, study), (error) => error.message);
     told.hidden = false;
     show.setAttribute("aria-expanded", "true");
   }, { "aria-expanded": "false", "aria-controls": "truth" });
   return el("div", { class: "truth-part" }, show, told);
+}
+
+function truthWords(known, study) {
+  if (known.image_sha256 !== study.explanation.image_sha256) return OTHER_SAMPLES;
+  const names = known.present === null ? "not known" : known.present.join(", ") || "nothing";
+  return `Present: ${names}.\nReport: ${known.report || "none"}`;
 }

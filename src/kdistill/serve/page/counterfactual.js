@@ -7,8 +7,9 @@
    is { strength, resultId, observation, kind }. At strength 1 it is the film as it is, and `explanation` the very
    object that was given. */
 
+import { OTHER_MODEL, OTHER_SAMPLES, wordOf } from "./words.js";
+
 const POLL_MS = 150;
-const WORDS = { present: "high", uncertain: "indeterminate", absent: "low" };
 const STATES = { failed: "The model failed on one of the images; ask again.", expired: "The images waited too long; ask again." };
 const SVG = new DOMParser().parseFromString("<svg></svg>", "text/html").querySelector("svg").namespaceURI;
 const CHART = { width: 340, height: 132, left: 30, right: 10, top: 10, bottom: 24 };
@@ -120,7 +121,7 @@ function optionsOf(explanation) {
   return explanation.observations
     .filter((item) => item.evidence_map !== null && item.name !== "No Finding")
     .sort((one, other) => rank[one.state] - rank[other.state])
-    .map((item) => make("option", { value: `occluded/${item.name}` }, `${item.name} (${number(item.probability)}, ${WORDS[item.state]})`));
+    .map((item) => make("option", { value: `occluded/${item.name}` }, `${item.name} (${number(item.probability)}, ${wordOf(item)})`));
 }
 
 function controls() {
@@ -130,8 +131,8 @@ function controls() {
     start: make("button", { type: "button", class: "cf-start" }, "Show what changes"),
     state: make("p", { class: "cf-state", role: "status" }),
     problem: make("p", { class: "cf-problem", role: "alert" }),
-    summary: make("p", { class: "cf-summary" }),
-    slider: make("input", { id: "cf-slider", type: "range", min: "0", step: "1", value: "0" }),
+    summary: make("p", { class: "cf-summary", id: "cf-summary" }),
+    slider: make("input", { id: "cf-slider", type: "range", min: "0", step: "1", value: "0", "aria-describedby": "cf-summary" }),
     shown: make("output", { for: "cf-slider", class: "cf-strength" }),
     now: make("p", { class: "cf-now", role: "status" }),
     chart: make("div"),
@@ -165,7 +166,8 @@ export function mountCounterfactual(element, { sample = null, resultId = null, e
     parts.offer.disabled = true;
     parts.problem.textContent = "";
     try {
-      const { findings, reason } = await ask(`/v1/samples/${sample}/counterfactuals`);
+      const { findings, reason, image_sha256 } = await ask(`/v1/samples/${sample}/counterfactuals`);
+      if (image_sha256 !== explanation.image_sha256) throw new Error(OTHER_SAMPLES);
       const known = findings.map((item) => make("option", { value: `removed/${item.name}` }, item.side ? `${item.name} (${item.side})` : item.name));
       choices([["Take it away (the same patient, drawn without it)", known], blurred()]);
       parts.offer.hidden = known.length > 0;
@@ -193,7 +195,7 @@ export function mountCounterfactual(element, { sample = null, resultId = null, e
       drop();
       return null;
     }
-    if (set.stage !== "done") throw new Error(STATES[set.stage]);
+    if (set.stage !== "done") throw new Error(set.summary || STATES[set.stage]);
     return set;
   }
 
@@ -202,6 +204,12 @@ export function mountCounterfactual(element, { sample = null, resultId = null, e
       const [read, pixels] = await Promise.all([ask(step.result), picture(step.image)]);
       return { strength: step.strength, kind: set.kind, resultId: step.job, explanation: read, pixels };
     }));
+  }
+
+  /* The first step is the film as it is. Where it is not, or another model read it, the rest says nothing about it. */
+  function refuseOther([first]) {
+    if (first.explanation.image_sha256 !== explanation.image_sha256) throw new Error(OTHER_SAMPLES);
+    if (first.explanation.model !== explanation.model) throw new Error(OTHER_MODEL);
   }
 
   async function start() {
@@ -216,8 +224,12 @@ export function mountCounterfactual(element, { sample = null, resultId = null, e
     try {
       const set = await done(`${from}/counterfactuals/${encodeURIComponent(name)}`, mine);
       const steps = set === null ? [] : await load(set);
-      if (set !== null && !isLate(mine)) show(set, steps);
+      if (set !== null && !isLate(mine)) {
+        refuseOther(steps);
+        show(set, steps);
+      }
     } catch (error) {
+      if (mine === turn) drop();
       if (mine === turn) { parts.state.textContent = ""; parts.problem.textContent = error.message; }
     }
     if (mine === turn) parts.start.disabled = false;
@@ -227,7 +239,6 @@ export function mountCounterfactual(element, { sample = null, resultId = null, e
     const name = set.observation;
     const hasNumbers = steps.every((step) => reading(step.explanation, name).probability !== null);
     const chart = hasNumbers ? chartOf(steps, name) : { svg: make("p", {}, "This model gives no probabilities."), mark: () => {} };
-    const isOwn = JSON.stringify(steps[0].explanation) === JSON.stringify(explanation);
     parts.state.textContent = "";
     parts.summary.textContent = set.summary;
     parts.made.textContent = `${set.made} ${set.between}`;
@@ -248,9 +259,9 @@ export function mountCounterfactual(element, { sample = null, resultId = null, e
       parts.shown.textContent = words;
       parts.slider.setAttribute("aria-valuetext", words);
       chart.mark(index);
-      parts.now.textContent = `${name} ${words}: ${number(item.probability)}, ${WORDS[item.state]}; sentences gone: ${count("gone")}, new: ${count("new")}.`;
+      parts.now.textContent = `${name} ${words}: ${number(item.probability)}, ${wordOf(item)}; sentences gone: ${count("gone")}, new: ${count("new")}.`;
       parts.texts.replaceChildren(...pieces.filter(([, list]) => list.length > 0).flatMap(([title, list]) => [make("h3", {}, title), make("p", {}, ...list.flatMap((piece) => [marked(piece), " "]))]));
-      onReading(step.strength === 1 && isOwn ? explanation : step.explanation, step.pixels, { strength: step.strength, resultId: step.resultId, observation: name, kind: step.kind });
+      onReading(step.strength === 1 ? explanation : step.explanation, step.pixels, { strength: step.strength, resultId: step.resultId, observation: name, kind: step.kind });
     }
     move(0);
     parts.slider.focus();

@@ -8,7 +8,7 @@ const TAGS = {
   0x00280002: "samples", 0x00280010: "rows", 0x00280011: "columns", 0x00280100: "allocated", 0x00280101: "stored",
   0x00280103: "signed",
 };
-const TEXTS = { 0x00280004: "photometric", 0x00281050: "centre", 0x00281051: "width", 0x00281052: "intercept", 0x00281053: "slope" };
+const TEXTS = { 0x00280004: "photometric", 0x00281050: "centre", 0x00281051: "width", 0x00281052: "intercept", 0x00281053: "slope", 0x20500020: "shape" };
 
 /** {head, values} of a file, or null where only the server can read it. */
 export async function previewOf(file) {
@@ -26,6 +26,7 @@ async function dicom(bytes) {
   const { syntax, start } = meta(data);
   if (![IMPLICIT, EXPLICIT, JPEG].includes(syntax)) return null;
   const found = walk(data, start, syntax !== IMPLICIT);
+  if (found.shape === "INVERSE" || ![8, 16].includes(found.allocated)) return null;  // else black and white change places
   if (!found.pixels || found.samples !== 1 || !/^MONOCHROME[12]$/.test(found.photometric)) return null;
   if (syntax === JPEG) return picture(new Blob(found.pixels.parts.map(([a, b]) => bytes.subarray(a, b))), found.photometric === "MONOCHROME1");
   return native(data, found);
@@ -103,18 +104,18 @@ function native(data, found) {
     const value = (cell >= half && half ? cell - top : cell) + offset;
     values[i] = turned ? mask - value : value;
   }
-  const [low, high] = window(found, values, offset, turned, mask);
-  const slope = turned ? -1 : 1, intercept = turned ? mask - offset : -offset;
-  return { head: headOf(columns, rows, low, high, slope, intercept), values };
+  const [slope, intercept] = [Number.parseFloat(found.slope) || 1, Number.parseFloat(found.intercept) || 0];  // the file's unit
+  const [low, high] = window(found, values, { slope, intercept, offset, turned, mask });
+  const zero = (turned ? mask - offset : -offset) * slope + intercept;
+  return { head: headOf(columns, rows, low, high, turned ? -slope : slope, zero), values };
 }
 
 function words(data, at, count) {
   return at % 2 === 0 ? new Uint16Array(data.buffer, at, count) : new Uint16Array(data.buffer.slice(at, at + 2 * count));
 }
 
-function window(found, values, offset, turned, mask) {
+function window(found, values, { slope, intercept, offset, turned, mask }) {
   const centre = Number.parseFloat(found.centre), width = Number.parseFloat(found.width);
-  const slope = Number.parseFloat(found.slope) || 1, intercept = Number.parseFloat(found.intercept) || 0;
   if (!(width >= 1) || !Number.isFinite(centre)) return percentiles(values);
   const ends = [centre - width / 2, centre - 1 + width / 2].map((end) => (end - intercept) / slope + offset);
   return turned ? [mask - ends[1], mask - ends[0]] : ends;
@@ -132,7 +133,7 @@ function percentiles(values) {
 }
 
 async function picture(blob, turned) {
-  const bitmap = await createImageBitmap(blob);
+  const bitmap = await createImageBitmap(blob, { imageOrientation: "none", colorSpaceConversion: "none" });  // as the server reads it
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
@@ -144,5 +145,5 @@ async function picture(blob, turned) {
 
 const headOf = (width, height, low, high, slope, intercept) => ({
   width, height, source_width: width, source_height: height, low, high, slope, intercept,
-  is_linear: true, kind: "preview", spacing_mm: null, spacing_at: null,
+  is_linear: true, kind: "preview", spacing_mm: null, spacing_at: null, is_side_doubtful: true,  // nobody has looked
 });

@@ -60,20 +60,21 @@ export function overlayOf(map, cells) {
   return canvas;
 }
 
-/** The map's peak in words; the patient's right is on the image's left. */
-export function peakOf(map) {
+/** The map's peak in words; the patient's right is on the image's left, where nothing speaks against that. */
+export function peakOf(map, isSideDoubtful = false) {
   let best = -1, row = 0, column = 0;
   map.forEach((line, y) => line.forEach((value, x) => { if (value > best) [best, row, column] = [value, y, x]; }));
-  const height = ["upper", "middle", "lower"][Math.min(2, Math.floor((3 * row) / map.length))];
+  const height = ["upper", "middle", "lower"][Math.min(2, Math.floor((3 * (row + 0.5)) / map.length))];
   const across = (column + 0.5) / map[0].length;
-  const side = across < 0.42 ? "patient's right" : across > 0.58 ? "patient's left" : "midline";
+  const [left, right] = isSideDoubtful ? ["picture's left", "picture's right"] : ["patient's right", "patient's left"];
+  const side = across < 0.42 ? left : across > 0.58 ? right : "midline";
   return { where: `${height} third, ${side}`, times: best * map.length * map[0].length };
 }
 
 /** What stands below the film while a map is shown. */
-export function captionOf(item, cells) {
+export function captionOf(item, cells, isSideDoubtful = false) {
   if (item.evidence_map === null) return ["This model has no evidence maps: its decoder reads the whole film."];
-  const { where, times } = peakOf(item.evidence_map);
+  const { where, times } = peakOf(item.evidence_map, isSideDoubtful);
   const grid = `${item.evidence_map.length} × ${item.evidence_map[0].length} cells`;
   const weak = times < 2 ? " The model looked everywhere alike: this map points at nothing." : "";
   return [

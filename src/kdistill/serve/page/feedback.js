@@ -20,7 +20,14 @@ export async function mountFeedback(element, { resultId, explanation, ask }) {
   element.replaceChildren();
   const path = `/v1/results/${encodeURIComponent(resultId)}/feedback`;
   let said;
-  try { said = await ask(path); } catch (_) { return; }  // off, or the result is gone: nothing to ask about
+  try {
+    said = await ask(path);
+  } catch (error) {
+    if (error.status !== 503) return;  // off, or the result is gone: nothing to ask about
+    element.append(make("p", { className: "fb-status fb-error", textContent: `Feedback cannot be given just now. ${error.message}` }));
+    element.hidden = false;
+    return;
+  }
   if (explanation.abstained) return;
   const desk = new Desk(element, path, explanation, ask, said);
   desk.build();

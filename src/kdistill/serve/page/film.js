@@ -80,6 +80,17 @@ export function paint(film, view, table, picture) {
   }
 }
 
+/**
+ * Where a film has to lie that takes the place of another picture of the same patient, so that nothing moves: each may
+ * be the film itself or the square that it was padded to, equally on both sides, at any size.
+ */
+export function inPlaceOf(view, before, after) {
+  const side = (film) => Math.max(film.width, film.height);
+  const scale = (view.scale * side(before)) / side(after);
+  const moved = (place, length) => place - ((side(before) - before[length]) / 2) * view.scale + ((side(after) - after[length]) / 2) * scale;
+  return { scale, x: moved(view.x, "width"), y: moved(view.y, "height") };
+}
+
 /** The film's own value at a place on the screen; null beside it. */
 export function valueAt(film, view, x, y) {
   const column = Math.floor((x - view.x) / view.scale), row = Math.floor((y - view.y) / view.scale);
@@ -116,7 +127,7 @@ export async function greyOf(url) {
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
   const values = Uint16Array.from({ length: width * height }, (_, n) => data[4 * n]);
-  const head = { width, height, source_width: width, source_height: height, low: 0, high: 255, slope: 1, intercept: 0, is_linear: true, kind: "display", spacing_mm: null, spacing_at: null };
+  const head = { width, height, source_width: width, source_height: height, low: 0, high: 255, slope: 1, intercept: 0, is_linear: true, kind: "display", spacing_mm: null, spacing_at: null, is_side_doubtful: null };
   return { head, values };
 }
 

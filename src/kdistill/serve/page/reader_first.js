@@ -18,23 +18,31 @@ function field(name, index) {
   return el("fieldset", { class: "mark-row" }, el("legend", {}, name), el("span", { class: "choices" }, boxes));
 }
 
-/** The form; `onCommit(marks)` gets {name: "present" | "absent" | "uncertain"} and is called once. */
-export function readerForm(onCommit) {
+/** "No Finding" as CheXpert has it: only where nothing else is present or unsure; a device does not count. */
+function noFinding(marks) {
+  const others = OBSERVATIONS.filter((name) => ![NO_FINDING, "Support Devices"].includes(name)).map((name) => marks[name]);
+  return others.includes("present") ? "absent" : others.includes("uncertain") ? "uncertain" : "present";
+}
+
+/** The form; `draft` keeps what is marked; `onCommit(marks)` gets {name: "present" | "absent" | "uncertain"}. */
+export function readerForm(draft, onCommit) {
+  const marks = () => Object.fromEntries(OBSERVATIONS.map((name, index) => [name, form.elements[`mark-${index}`].value]));
+  const show = () => OBSERVATIONS.forEach((name, index) => { form.elements[`mark-${index}`].value = draft[name] || ""; });
   const rest = button("Mark the rest absent", () => {
-    OBSERVATIONS.forEach((name, index) => {
-      if (form.elements[`mark-${index}`].value) return;
-      const anyFinding = OBSERVATIONS.some((other, i) => ![NO_FINDING, "Support Devices"].includes(other) && form.elements[`mark-${i}`].value === "present");
-      form.elements[`mark-${index}`].value = name === NO_FINDING && !anyFinding ? "present" : "absent";
-    });
+    for (const name of OBSERVATIONS) if (name !== NO_FINDING) draft[name] ||= "absent";
+    draft[NO_FINDING] ||= noFinding(draft);
+    show();
   });
   const form = el("form", {
     id: "reader-form",
+    onchange: () => Object.assign(draft, marks()),
     onsubmit: (event) => {
       event.preventDefault();
-      onCommit(Object.fromEntries(OBSERVATIONS.map((name, index) => [name, form.elements[`mark-${index}`].value])));
+      onCommit(marks());
     },
   },
   OBSERVATIONS.map(field), el("p", { class: "buttons" }, rest, el("button", { type: "submit", class: "primary" }, "Commit and compare")));
+  show();
   return section("reader", "What do you see?",
     el("p", { class: "hint" }, "The model's reading stays hidden until you commit. Your marks stay in this browser tab."), form);
 }

@@ -10,8 +10,8 @@ import { readerForm } from "./reader_first.js";
 import { markSentences, rationale, report } from "./text.js";
 import { STATUS_SENTENCES } from "./words.js";
 
-/** Notes and checks after which nobody knows which side is which. */
-const TURNED = /mirrored|upside down|turned|lateral/;
+/** Notes and checks of the film after which nobody knows which side is which; other flags quote what a model wrote. */
+const TURNED = /mirrored|upside down|turned|lateral view/, OF_FILM = ["file_note", "image_quality", "implausible_image"];
 
 /** Draws the reading of one study at a time; `actions`: {retry, remove, commit, alter}. */
 export class ReadingPane {
@@ -29,7 +29,9 @@ export class ReadingPane {
 
   /** Where a study stands; the answer is drawn by `answer`. */
   status(study) {
-    at("status").textContent = study ? STATUS_SENTENCES[study.stage] : "";
+    const words = study ? STATUS_SENTENCES[study.stage] : "";
+    if (at("status").textContent !== words) at("status").textContent = words;  // said once, not at every redraw
+    at("status").classList.toggle("heard", Boolean(study && study.stage === "done"));  // who sees, sees the answer
     at("status").classList.toggle("busy", Boolean(study && ["sending", "waiting", "reading"].includes(study.stage)));
     at("problem").hidden = !(study && study.problem);
     if (study && study.problem) {
@@ -49,7 +51,7 @@ export class ReadingPane {
   /** The reader's form, in place of the answer. */
   askReader(study) {
     this.clear();
-    this.body.append(readerForm((marks) => this.actions.commit(study, marks)));
+    this.body.append(readerForm(study.draft, (marks) => this.actions.commit(study, marks)));
   }
 
   /** The whole answer. */
@@ -57,8 +59,9 @@ export class ReadingPane {
     const { explanation } = study;
     this.parts = Object.fromEntries(["top", "bars", "words", "against"].map((name) => [name, el("div", { class: "part" })]));
     const counterfactual = el("div", { class: "mount" }), feedback = el("div", { class: "mount" });
+    this.parts.said = el("div", { class: "mount" }, feedback);
     this.body.replaceChildren(
-      this.parts.top, this.parts.bars, this.parts.words, counterfactual, feedback, this.parts.against,
+      this.parts.top, this.parts.bars, this.parts.words, counterfactual, this.parts.said, this.parts.against,
       quality(study.provenance, explanation), exportsOf(study, () => this.actions.remove(study)), provenance(study.provenance, explanation));
     this.paint(study, explanation);
     if (this.whatIf) this.whatIf.close();
@@ -85,7 +88,8 @@ export class ReadingPane {
     list.replaceChildren(...(answers ? [bars(explanation, this.selection, isOther ? null : study.marks)] : []));
     words.replaceChildren(...(answers ? [report(explanation, this.selection), rationale(explanation, this.selection)] : [report(explanation, this.selection)]));
     against.replaceChildren(checks(explanation));
-    this.viewer.doubtSides(explanation.flags.some((flag) => TURNED.test(flag.text)));
+    this.parts.said.hidden = isOther;  // a word about an altered film would be kept as one about the film
+    this.viewer.doubtSides(explanation.flags.some((flag) => OF_FILM.includes(flag.code) && TURNED.test(flag.text)));
     this.selection.tell();
   }
 }

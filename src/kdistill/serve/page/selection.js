@@ -15,7 +15,8 @@ export class Selection extends EventTarget {
   /** Other readings of the same findings keep what was chosen. */
   offer(items, keep = false) {
     this.items = items;
-    if (!keep || !items.length) [this.chosen, this.glimpsed, this.visible] = [null, null, false];
+    this.glimpsed = null;  // the sentence that was pointed at has gone, and nobody tells when the pointer leaves it
+    if (!keep || !items.length) [this.chosen, this.visible] = [null, false];
     this.tell();
   }
 

@@ -1,10 +1,31 @@
 // The films of this tab and what becomes of each. Only ids and names are remembered, here and nowhere else.
 
-import { ask, askPixels, follow, sendFile } from "./api.js";
+import { Refused, ask, askPixels, follow, sendFile } from "./api.js";
 import { remembered } from "./dom.js";
 
-/** Refusals of the file itself. */
-const FINAL = [400, 413, 415];
+/** Refusals of the file itself; 410 where there is no file any more. */
+const FINAL = [400, 410, 413, 415];
+const GONE = "This film is not on the server any more (results are deleted after an hour). Open it again.";
+const UNREADABLE = "This file cannot be read: it is a folder, or was moved, changed or deleted. Open it again.";
+/** Of six connections that a browser opens to a server: an open stream holds one for as long as a film waits. */
+const MAX_FOLLOWED = 2;
+
+/** Lets so many in at a time; the others wait in their order. */
+class Door {
+  constructor(room) { Object.assign(this, { room, waiting: [] }); }
+
+  async within(act) {
+    if (this.room > 0) this.room -= 1;
+    else await new Promise((resolve) => this.waiting.push(resolve));
+    try {
+      return await act();
+    } finally {
+      const next = this.waiting.shift();
+      if (next) next();
+      else this.room += 1;
+    }
+  }
+}
 
 /** One film: an upload or a sample. `stage` as in STAGE_WORDS; `problem` is a sentence. */
 export class Study {
@@ -16,7 +37,10 @@ export class Study {
     this.explanation = null;
     this.provenance = null;
     this.marks = null;
-    this.isShown = false;  // whether the server's pixels have been on show
+    this.draft = {};  // marks that are not committed yet
+    this.altered = this.own = null;  // the slider's picture, and the film that it stands before
+    this.isShown = false;  // whether the server's pixels are on show
+    this.isDrawn = false;  // whether its thumbnail is
     this.thumbnail = document.createElement("canvas");
     this.thumbnail.width = this.thumbnail.height = 40;
     this.giveUp = new AbortController();
@@ -30,13 +54,14 @@ export class Studies extends EventTarget {
     this.samples = [];
     this.uploads = [];
     this.sending = Promise.resolve();
+    this.followed = new Door(MAX_FOLLOWED);
   }
 
   get all() { return [...this.uploads, ...this.samples]; }
 
   /** Samples on offer, and the uploads that this tab had before it was loaded again. */
   restore(samples) {
-    const known = JSON.parse(remembered.get("studies") || "[]");
+    const known = parsed(remembered.get("studies"));
     const before = new Map(known.filter((one) => one.sample !== null).map((one) => [one.sample, one.jobId]));
     this.samples = samples.map(({ number, name }) => new Study({ name, sample: number, jobId: before.get(number) ?? null }));
     this.uploads = known.filter((one) => one.sample === null).map((one) => new Study(one));
@@ -68,16 +93,25 @@ export class Studies extends EventTarget {
     try {
       if (!(await this.isKnown(study))) await this.send(study, signal);
       this.tell("pixels", study);
-      await follow(study.jobId, (stage) => { if (stage in { waiting: 1, reading: 1 }) this.move(study, stage); }, signal);
+      this.move(study, "waiting");
+      const told = (stage) => { if (stage in { waiting: 1, reading: 1 } && stage !== study.stage) this.move(study, stage); };
+      await this.followed.within(() => follow(study.jobId, told, signal));
       this.move(study, "done");
     } catch (error) {
-      if (error.name === "AbortError") return;
-      study.problem = error.message;
-      study.isFinal = FINAL.includes(error.status);
-      study.jobId = null;
-      this.remember();
-      this.move(study, "failed");
+      if (error.name !== "AbortError") this.fail(study, error);
     }
+  }
+
+  /** Say what went wrong. Where nobody answered the film may still be there: it stays known, to be asked for or deleted. */
+  fail(study, error) {
+    study.problem = error.message;
+    study.isFinal = FINAL.includes(error.status);
+    if (error.status && study.jobId) {
+      ask(`/v1/results/${study.jobId}`, { method: "DELETE" }).catch(() => {});  // gone already, or ends by itself
+      study.jobId = null;
+    }
+    this.remember();
+    this.move(study, "failed");
   }
 
   /** Whether the server still has a film that this tab sent earlier. */
@@ -101,7 +135,8 @@ export class Studies extends EventTarget {
 
   async post(study, signal) {
     if (study.sample !== null) return ask(`/v1/samples/${study.sample}/explain`, { method: "POST", signal });
-    if (!study.file) throw new Error("This film is not on the server any more (results are deleted after an hour). Open it again.");
+    if (!study.file) throw new Refused(GONE, 410);
+    await study.file.slice(0, 1).arrayBuffer().catch(() => { throw new Refused(UNREADABLE, 410); });
     return sendFile(study.file, signal);
   }
 
@@ -127,4 +162,8 @@ export class Studies extends EventTarget {
     this.remember();
     this.tell("change", study);
   }
+}
+
+function parsed(text) {
+  try { return JSON.parse(text || "[]"); } catch { return []; }
 }

@@ -10,17 +10,23 @@ export function shownNumber(value) {
 
 function key(letter) { return el("kbd", {}, letter); }
 
-function numberField(id, label, set) {
+/** What was typed counts at once; what the window did not take does not stay in the field. */
+function numberField(id, label, viewer, set) {
   const input = el("input", { id, type: "number", step: "any", autocomplete: "off", disabled: true });
-  input.addEventListener("change", () => { if (Number.isFinite(input.valueAsNumber)) set(input.valueAsNumber); });
+  input.addEventListener("change", () => {
+    if (viewer.film && Number.isFinite(input.valueAsNumber)) set(input.valueAsNumber);
+    input.value = viewer.film ? shownNumber(viewer.units[id]) : "";
+  });
+  input.addEventListener("blur", () => { if (viewer.film) input.value = shownNumber(viewer.units[id]); });
+  viewer.addEventListener("film", () => { input.value = viewer.film ? shownNumber(viewer.units[id]) : ""; });
   return [el("label", { for: id }, label), input];
 }
 
 /** Make the tools; they follow the viewer. Gives {isMoving, toggleMoving}. */
 export function makeTools(viewer, actions) {
   const window = el("span", { class: "group" },
-    ...numberField("centre", "Level", (centre) => { viewer.units = { ...viewer.units, centre }; }),
-    ...numberField("width", "Window", (width) => { if (width > 0) viewer.units = { ...viewer.units, width }; }));
+    ...numberField("centre", "Level", viewer, (centre) => { viewer.units = { ...viewer.units, centre }; }),
+    ...numberField("width", "Window", viewer, (width) => { if (width > 0) viewer.units = { ...viewer.units, width }; }));
   const move = button(["Move", key("M")], () => toggleMoving(), { "aria-pressed": "false", title: "Drag moves the film instead of changing its window" });
   const tool = (name, letter, act, attributes = {}) => button([name, letter ? key(letter) : ""], act, attributes);
   const invert = tool("Invert", "I", () => viewer.invert(), { "aria-pressed": "false" });
@@ -93,5 +99,5 @@ function measure(viewer, head) {
   const length = [200, 100, 50, 20, 10, 5, 2, 1].find((mm) => mm * pixelsPerMm <= room) || 1;
   at("ruler").style.width = `${length * pixelsPerMm}px`;
   const words = length >= 10 ? `${length / 10} cm` : `${length} mm`;
-  at("ruler-text").textContent = head.spacing_at === "detector" ? `${words} at the detector` : words;
+  at("ruler-text").textContent = `${words}${{ detector: " at the detector", unknown: " (detector or patient: not stated)" }[head.spacing_at] || ""}`;
 }

@@ -2,12 +2,12 @@
 
 import { at } from "./dom.js";
 import { captionOf, legend, overlayOf } from "./evidence.js";
-import { filmOf, fromUnits, greyTable, inUnits, paint, valueAt } from "./film.js";
+import { filmOf, fromUnits, greyTable, inPlaceOf, inUnits, paint, valueAt } from "./film.js";
 
 const MAX_SCALE = 32;
 const MARGIN_PX = 12;
 
-/** Tells "change" whenever anything that a control shows has changed. */
+/** Tells "change" whenever anything that a control shows has changed, and "film" when another film is shown. */
 export class Viewer extends EventTarget {
   constructor(stage, canvas) {
     super();
@@ -20,14 +20,18 @@ export class Viewer extends EventTarget {
     this.evidence = { item: null, visible: false, cells: false, opacity: 0.65, canvas: null };
     this.isFitted = true;
     this.waits = false;
+    /** Whether anything speaks against the patient's right on the left: the film itself, or what is said of it. */
+    this.doubts = { film: false, answer: false };
     at("legend").append(legend());
     new ResizeObserver(() => this.resized()).observe(stage);
   }
 
-  /** Show a film. `keep`: it is the same one, read better; place and window stay where they were set by hand. */
-  show(head, values, name, keep = false) {
-    const before = this.film;
-    this.film = filmOf(head, values);
+  show(head, values, name, keep = false) { this.put(filmOf(head, values), name, keep); }
+
+  /** Show a film. `keep`: it is the same patient's; place and window stay where they were set by hand. */
+  put(film, name, keep = false) {
+    const before = this.film, { head } = film;
+    this.film = film;
     this.name = name;
     if (!keep || before === null) {
       this.inverted = false;
@@ -35,15 +39,16 @@ export class Viewer extends EventTarget {
       this.resized();
       this.fit();
     } else {
-      const moved = before.width / this.film.width;
-      this.view = { ...this.view, scale: this.view.scale * moved };
+      this.view = inPlaceOf(this.view, before, film);
       const isOwn = this.window.low === before.low && this.window.high === before.high;
       this.window = isOwn ? { low: head.low, high: head.high } : fromUnits(this.film, inUnits(before, this.window));
       if (this.isFitted) this.fit();
     }
     for (const id of ["mark-left", "mark-right"]) at(id).hidden = false;
     at("empty").hidden = true;
-    this.canvas.setAttribute("aria-label", `Film: ${name}. The patient's right is on the left.`);
+    if (head.is_side_doubtful !== null) this.doubts.film = head.is_side_doubtful;
+    this.tellSides();
+    this.dispatchEvent(new Event("film"));
     this.redraw();
   }
 
@@ -56,10 +61,21 @@ export class Viewer extends EventTarget {
     this.redraw();
   }
 
-  /** Mark the sides with a question where the file itself says that the picture is turned. */
+  /** What an answer says against the sides; a film brings its own doubts. */
   doubtSides(isDoubtful) {
-    at("mark-left").textContent = isDoubtful ? "R?" : "R";
-    at("mark-right").textContent = isDoubtful ? "L?" : "L";
+    this.doubts.answer = isDoubtful;
+    this.tellSides();
+    this.describe();
+  }
+
+  get isSideDoubtful() { return this.doubts.film || this.doubts.answer; }
+
+  /** Mark the sides with a question where anything says that the picture is turned, or nobody has looked yet. */
+  tellSides() {
+    at("mark-left").textContent = this.isSideDoubtful ? "R?" : "R";
+    at("mark-right").textContent = this.isSideDoubtful ? "L?" : "L";
+    const sides = this.isSideDoubtful ? "It is not certain which side is the patient's right." : "The patient's right is on the left.";
+    if (this.film) this.canvas.setAttribute("aria-label", `Film: ${this.name}. ${sides}`);
   }
 
   resized() {
@@ -190,7 +206,7 @@ export class Viewer extends EventTarget {
   compose() {
     if (!this.picture) return;
     this.context.putImageData(this.picture, 0, 0);
-    const { item, visible, canvas, cells, opacity } = this.evidence;
+    const { visible, canvas, cells, opacity } = this.evidence;
     if (this.film && visible && canvas) {
       const { scale, x, y } = this.view, side = Math.max(this.film.width, this.film.height);
       this.context.globalAlpha = opacity;
@@ -202,15 +218,15 @@ export class Viewer extends EventTarget {
       this.context.globalAlpha = 1;
     }
     at("legend").hidden = !(this.film && visible && canvas);
-    this.describe(item, visible);
+    this.describe();
     this.dispatchEvent(new Event("change"));
   }
 
-  describe(item, visible) {
-    const shown = this.film && item && visible ? item : null;
-    const key = shown ? `${shown.name} ${this.evidence.cells}` : "";
-    if (key === this.described) return;
-    this.described = key;
-    at("caption").replaceChildren(...(shown ? captionOf(shown, this.evidence.cells) : []));
+  /** The words below the film: which map lies over it. A live region: told anew only where they change. */
+  describe() {
+    const { item, visible, cells } = this.evidence;
+    const words = this.film && item && visible ? captionOf(item, cells, this.isSideDoubtful) : [];
+    const text = words.map((word) => (typeof word === "string" ? word : word.textContent)).join("");
+    if (text !== at("caption").textContent) at("caption").replaceChildren(...words);
   }
 }

@@ -5,14 +5,19 @@ export const NO_FINDING = "No Finding";
 export const STATE_WORDS = { present: "high", uncertain: "indeterminate", absent: "low" };
 /** A model without a classifier only states or does not. */
 export const STATED_WORDS = { present: "stated", uncertain: "hedged", absent: "not stated" };
+/** Short enough for one line of the list: an entry that grows or shrinks would push the others from under the pointer. */
 export const STAGE_WORDS = {
-  new: "not read yet", sending: "being sent", waiting: "waits for the model", reading: "the model reads it",
+  new: "not read yet", sending: "being sent", waiting: "waiting", reading: "being read",
   done: "read", failed: "not read",
 };
 export const STATUS_SENTENCES = {
   new: "", sending: "Sending the film …", waiting: "The film is decoded and waits for the model …",
-  reading: "The model reads the film …", done: "", failed: "",
+  reading: "The model reads the film …", done: "The model has read the film.", failed: "",
 };
+
+/** A change of the model may bring other samples under the same numbers. */
+export const OTHER_SAMPLES = "The server has other samples by now: load the page again.";
+export const OTHER_MODEL = "Another model answers by now, so that its readings cannot be compared with this one: delete the result, then read the film again.";
 
 /** "left pleural effusion" reads better than "Pleural Effusion (left)" in a sentence. */
 export const named = (item) => (item.side ? `${item.name.toLowerCase()} (${item.side})` : item.name.toLowerCase());

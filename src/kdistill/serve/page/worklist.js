@@ -3,22 +3,53 @@
 import { at, button, el } from "./dom.js";
 import { STAGE_WORDS } from "./words.js";
 
-/** Draw both lists anew; the focus stays where it was, or a reader without a mouse would have to start again. */
-export function drawWorklist(studies, current, onOpen, onRemove) {
-  at("uploads-section").hidden = studies.uploads.length === 0;
-  at("samples-section").hidden = studies.samples.length === 0;
-  const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.study : null;
-  at("uploads").replaceChildren(...studies.uploads.map((study, i) => item(study, `u${studies.uploads.length - i}`, current, onOpen, onRemove)));
-  at("samples").replaceChildren(...studies.samples.map((study) => item(study, `s${study.sample}`, current, onOpen, null)));
-  if (focused) document.querySelector(`[data-study="${focused}"]`)?.focus();
+/** Keeps one entry a film for as long as the film is listed: a press or the focus on it survives whatever is redrawn. */
+export class Worklist {
+  constructor(onOpen, onRemove) { Object.assign(this, { onOpen, onRemove, entries: new Map() }); }
+
+  draw(studies, current) {
+    at("uploads-section").hidden = studies.uploads.length === 0;
+    at("samples-section").hidden = studies.samples.length === 0;
+    this.drop(new Set(studies.all));
+    this.fill(at("uploads"), studies.uploads);
+    this.fill(at("samples"), studies.samples);
+    for (const [study, entry] of this.entries) refresh(entry, study, study === current);
+  }
+
+  /** Take entries off; the focus goes on to the film that takes the place, never to its "Delete". */
+  drop(listed) {
+    for (const [study, { node }] of [...this.entries]) {
+      if (listed.has(study)) continue;
+      const next = node.nextElementSibling || node.previousElementSibling, had = node.contains(document.activeElement);
+      node.remove();
+      this.entries.delete(study);
+      if (had) (next ? next.querySelector(".film-button") : at("file")).focus();
+    }
+  }
+
+  fill(list, studies) {
+    studies.forEach((study, index) => {
+      if (!this.entries.has(study)) this.entries.set(study, this.entry(study));
+      const { node } = this.entries.get(study);
+      if (list.children[index] !== node) list.insertBefore(node, list.children[index] || null);
+    });
+  }
+
+  entry(study) {
+    const thumb = el("span", { "aria-hidden": "true" }, study.thumbnail), state = el("span");
+    const open = el("button", { type: "button", class: "film-button", onclick: () => this.onOpen(study) },
+      thumb, el("span", { class: "film-name" }, study.name), state);
+    const remove = study.sample === null
+      ? button("×", () => this.onRemove(study), { class: "remove", "aria-label": `Delete ${study.name}`, title: "Delete from the server" }) : null;
+    return { node: el("li", {}, open, remove), open, thumb, state };
+  }
 }
 
-function item(study, id, current, onOpen, onRemove) {
-  const isOpen = study === current;
-  const state = study.problem ? "problem" : STAGE_WORDS[study.stage];
-  const open = el("button", { type: "button", class: "film-button", "data-study": id, "aria-current": isOpen ? "true" : null, onclick: () => onOpen(study) },
-    el("span", { class: study.isShown ? "thumb" : "thumb none", "aria-hidden": "true" }, study.thumbnail),
-    el("span", { class: "film-name" }, study.name), el("span", { class: `film-state ${study.problem ? "problem" : study.stage}` }, state));
-  const remove = onRemove ? button("×", () => onRemove(study), { class: "remove", "data-study": `${id}-remove`, "aria-label": `Delete ${study.name}`, title: "Delete from the server" }) : null;
-  return el("li", {}, open, remove);
+function refresh({ open, thumb, state }, study, isOpen) {
+  if (isOpen) open.setAttribute("aria-current", "true");
+  else open.removeAttribute("aria-current");
+  thumb.className = study.isDrawn ? "thumb" : "thumb none";
+  state.className = `film-state ${study.problem ? "problem" : study.stage}`;
+  const word = study.problem ? "problem" : STAGE_WORDS[study.stage];
+  if (state.textContent !== word) state.textContent = word;
 }
