@@ -65,7 +65,7 @@ def students(run: Path, arms: Sequence[str]) -> list[Student]:
 def kinds(arm: str, config: DistillationConfig) -> list[str]:
     """What an arm has trained: an arm of texts alone has neither observation embeddings nor a label head."""
     from kdistill.audit.linear_probe import EMBEDDINGS, ENCODER, HEAD
-    from kdistill.distillation.assembly import active_terms
+    from kdistill.distillation.config import active_terms
 
     terms = set(active_terms(ARMS[arm], config).terms)
     return [ENCODER] + [EMBEDDINGS] * bool(terms - TEXT_TERMS) + [HEAD] * ("label" in terms)
