@@ -42,16 +42,21 @@ class ComparisonSpec(ConfigModel):
     baseline: str = Field(description="the arm that is subtracted")
 
 
-#: What an arm of the ablation leaves out of `full`.
-_PARTS: Final = ("where", "rationale", "token", "semantic", "impression")
+#: Arms of the ablation that leave something out of `full`, or put its sites at a wrong place.
+_WITHOUT: Final = (
+    *(f"full_no_{part}" for part in ("where", "rationale", "token", "semantic", "impression")),
+    *("full_mirrored_where", "full_displaced_where"),
+)
 
 
 def _secondary() -> tuple[ComparisonSpec, ...]:
     pairs = (
         ("report_f1", "full", "nearest_report"),
         ("report_f1", "full", "classifier_template_full"),
-        *(("report_f1", "full", f"full_no_{part}") for part in _PARTS),
-        *(("auc", "full", f"full_no_{part}") for part in _PARTS),
+        *(("report_f1", "full", arm) for arm in _WITHOUT),
+        *(("auc", "full", arm) for arm in _WITHOUT),
+        ("report_f1", "full_consistency", "full"),
+        ("auc", "full_consistency", "full"),
         ("report_f1", "full", "untrained_teacher"),
         ("report_f1", "full_no_token", "untrained_teacher"),
         ("auc", "full", "untrained_teacher"),
