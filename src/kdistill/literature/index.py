@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +39,23 @@ def index_tokens(text: str) -> list[str]:
     return tokens
 
 
+@contextmanager
+def _without_jax() -> Iterator[None]:
+    """Let bm25s be imported without JAX, which it uses where it finds it, and which we do not ask it for.
+
+    Its import runs a sort on JAX's default device, and JAX then takes three quarters of a GPU's memory: beside students
+    in training that was 60 GB of 79.
+    """
+    hidden = "jax" not in sys.modules and "bm25s" not in sys.modules
+    if hidden:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # the import system's own sign for "not to be found"
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["jax"]
+
+
 def write_index(passages: Sequence[str], folder: Path) -> None:
     """Build and save the index; row i of it is passage i.
 
@@ -45,7 +64,8 @@ def write_index(passages: Sequence[str], folder: Path) -> None:
     Raises:
         InputError: There is no passage, or none of them holds a word.
     """
-    import bm25s
+    with _without_jax():
+        import bm25s
 
     tokenised = [index_tokens(passage) for passage in passages]
     # Sorted, since bm25s numbers its own vocabulary in the order of a set, which differs from run to run.
@@ -64,7 +84,8 @@ def read_index(folder: Path) -> bm25s.BM25:
     Raises:
         InputError: A file is missing or damaged.
     """
-    import bm25s
+    with _without_jax():
+        import bm25s
 
     try:
         return bm25s.BM25.load(folder, load_corpus=False, allow_pickle=False, show_progress=False)
