@@ -1,9 +1,9 @@
 """README's results, from a run's own files.
 
-    python benchmarks/results_table.py extract runs/ablation/main > benchmarks/ablation_main.json
-    python benchmarks/results_table.py table benchmarks/ablation_main.json
+    python benchmarks/results_table.py extract runs/ablation/main > benchmarks/main.json
+    python benchmarks/results_table.py table benchmarks/main.json
 
-`extract` keeps the figures that the protocol names (docs/protocol.md, second protocol) out of scores.json,
+`extract` keeps the figures that the protocol names (docs/protocol.md, eighth protocol) out of scores.json,
 comparisons.json, audit.json and the teacher's probe; `table` prints them as README shows them. Whether a line of the
 protocol holds is computed here from the figures, by the thresholds that the protocol set before the run; nobody writes
 "holds" by hand. A test compares README with the output.
@@ -18,18 +18,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from kdistill.evaluation.config import PrimaryEndpoint
-
 Row = Mapping[str, Any]
 ARMS: Final = (
     "full",
+    "full_consistency",
     "full_no_where",
     "full_mirrored_where",
+    "full_displaced_where",
     "full_no_impression",
     "full_no_rationale",
     "full_no_semantic",
     "full_no_token",
     "teacher_label",
+    "untrained_teacher",
     "template",
     "template_no_where",
     "shuffled_teacher",
@@ -43,9 +44,22 @@ ARMS: Final = (
     "classifier_template_full",
 )
 #: The baselines of the primary endpoint; all but the first are asked for p (Holm) alone.
-PRIMARY: Final = PrimaryEndpoint().baselines
+PRIMARY: Final = (
+    "report_only",
+    "report_only_long",
+    "label",
+    "label_patches",
+    "teacher_label",
+    "template",
+    "template_no_where",
+    "shuffled_teacher",
+    "untrained_teacher",
+    "blank_image",
+    "nearest_report",
+    "classifier_template",
+)
 #: What an arm of the ablation leaves out of `full`.
-PARTS: Final = ("where", "rationale", "token", "semantic", "impression")
+PARTS: Final = ("where", "rationale", "token", "impression")
 #: name -> the value of `uncertain` in its row. Ground truth has no uncertain case, so an AUC has one value.
 SCORES: Final = {"report_f1": "positive", "rationale_f1": "positive", "auc": "negative"}
 MIN_RELATIVE_GAIN: Final = 0.10
@@ -53,10 +67,16 @@ MIN_RELATIVE_BOUND: Final = 0.05
 MAX_P: Final = 0.01
 MIN_AUC_GAIN: Final = 0.01
 MIN_NECESSITY: Final = 0.90
+MAX_CONTRADICTIONS: Final = 0.05
+MIN_LEARNED_GAIN: Final = 0.03
 #: The decoder says what the head knows, where its report_f1 lies no further below that of the head's findings.
 MAX_UNSAID: Final = 0.02
 #: Fewer cases prove nothing either way.
 MIN_CASES: Final = 20
+
+
+#: Rows of the audit that are kept for every arm, not for `full` alone.
+_OF_EVERY_ARM: Final = frozenset({"shortcut_effect_report", "contradiction_report"})
 
 
 class Line(NamedTuple):
@@ -92,7 +112,7 @@ def extract(run: Path) -> dict[str, Any]:
 
 
 def _is_named(row: Row) -> bool:
-    of_every_arm = row["test"].startswith("pointing_game") or row["test"] == "shortcut_effect_report"
+    of_every_arm = row["test"].startswith("pointing_game") or row["test"] in _OF_EVERY_ARM
     return row["value"] is not None and (row["arm"] in ("full", "none") or of_every_arm)
 
 
@@ -159,21 +179,28 @@ def _interval(bounds: Sequence[float] | None) -> str:
 
 def arms_table(figures: Figures) -> Iterator[str]:
     """One row for each arm that was run."""
-    yield "| arm | report_f1 | rationale_f1 | micro-AUC | macro-AUC | pointing game |"
-    yield "|---|---|---|---|---|---|"
+    yield "| arm | report_f1 | by seed | rationale_f1 | micro-AUC | macro-AUC | contradictory reports | tag's effect |"
+    yield "|---|---|---|---|---|---|---|---|"
     for arm in ARMS:
-        if figures.score("report_f1", arm) is None:
+        f1 = figures.score("report_f1", arm)
+        if f1 is None:
             continue
         cells = [
-            with_interval(figures.score("report_f1", arm)),
+            with_interval(f1),
+            ", ".join(number(value) for value in f1["per_seed"] or []),
             with_interval(figures.score("rationale_f1", arm)),
             with_interval(figures.score("auc", arm)),
             with_interval(figures.score("auc", arm, "macro")),
-            with_interval(figures.audited("pointing_game", arm)),
+            number(_value(figures.audited("contradiction_report", arm))),
+            number(_value(figures.audited("shortcut_effect_report", arm))),
         ]
         yield f"| {arm} | " + " | ".join(cells) + " |"
     floor = figures.score("auc", "prevalence_only")
-    yield f"| prevalence only (floor) | - | - | {with_interval(floor)} | {number(0.5)} | - |"
+    yield f"| prevalence only (floor) | - | - | - | {with_interval(floor)} | {number(0.5)} | - | - |"
+
+
+def _value(row: Row | None) -> float | None:
+    return None if row is None else row["value"]
 
 
 def protocol_lines(figures: Figures) -> Iterator[Line]:
@@ -183,22 +210,61 @@ def protocol_lines(figures: Figures) -> Iterator[Line]:
     auc = figures.comparison("auc", "full", "label")
     asked = "1. micro-AUC: `full` above `label` by at least .01"
     yield _difference_line(auc, asked, lambda row: row["difference"] >= MIN_AUC_GAIN and row["ci95"][0] > 0)
+    yield _contradiction_line(figures)
     yield from (_part_line(figures, part) for part in PARTS)
-    for baseline in ("report_only", "full_no_where"):
-        yield _audit_line(
-            figures.audited(f"shortcut_effect_report_vs_{baseline}", "full"),
-            f"3. shortcut toggled: edema reported, `full` moves at most half as much as `{baseline}`",
-        )
-    for name, test in (("Grad-CAM", "gradcam"), ("HiResCAM", "hirescam")):
-        row = figures.audited(f"pointing_game_vs_{test}", "full")
-        yield _audit_line(row, f"4. pointing game: `full` above {name} on `label`")
-    yield _place_line(figures)
+    yield from _place_lines(figures)
+    consistent = figures.comparison("auc", "full_consistency", "full")
+    asked = "5. consistency term: micro-AUC of `full_consistency` above `full`"
+    yield _difference_line(consistent, asked, lambda row: row["ci95"][0] > 0)
+    learned = figures.comparison("report_f1", "full_no_token", "untrained_teacher")
+    asked = "6. what the teacher learned: report_f1, `full_no_token` over `untrained_teacher` by at least .03, p < .01"
+    yield _difference_line(learned, asked, lambda row: row["difference"] >= MIN_LEARNED_GAIN and _p(row) < MAX_P)
+    yield _audit_line(
+        figures.audited("shortcut_effect_report_vs_full_no_where", "full"),
+        "7. shortcut toggled: edema reported, `full` moves at most half as much as `full_no_where`",
+    )
     yield _necessity_line(figures.audited("counterfactual_necessity_report", "full"))
     yield _said_line(figures)
+    for name, test in (("Grad-CAM", "gradcam"), ("HiResCAM", "hirescam")):
+        row = figures.audited(f"pointing_game_vs_{test}", "full")
+        yield _audit_line(row, f"10. pointing game: `full` above {name} on `label`")
+
+
+def _p(row: Row) -> float:
+    """Holm-adjusted where the row belongs to a family."""
+    value: float = row["p"] if row["p_holm"] is None else row["p_holm"]
+    return value
+
+
+def _contradiction_line(figures: Figures) -> Line:
+    asked = "2. at most .05 of `full`'s reports contradict themselves, and no more than `template`'s"
+    ours, others = (figures.audited("contradiction_report", arm) for arm in ("full", "template"))
+    if ours is None or others is None:
+        return Line(asked, "-", None)
+    found = f"{with_interval(ours)} against {with_interval(others)}, n = {ours['n']}"
+    return Line(asked, found, ours["value"] <= min(MAX_CONTRADICTIONS, others["value"]))
+
+
+def _place_lines(figures: Figures) -> Iterator[Line]:
+    """Sites at a wrong place must cost something, or the knowledge of the place is not what helps."""
+    row = figures.comparison("report_f1", "full", "full_displaced_where")
+    asked = "4. the place: report_f1, `full` above `full_displaced_where`"
+    yield _difference_line(row, asked, lambda row: row["ci95"][0] > 0)
+    for name, test, below in (
+        ("points better than", "pointing_game", False),
+        ("leans less on the shortcut than", "shortcut_effect_report", True),
+    ):
+        audited = figures.audited(f"{test}_vs_full_displaced_where", "full")
+        line = _audit_line(audited, f"4. the place: `full` {name} `full_displaced_where`")
+        if audited is not None and audited["ci95"] is not None:
+            line = line._replace(holds=audited["ci95"][1] < 0 if below else audited["ci95"][0] > 0)
+        yield line
+    audited = figures.audited("mask_mass_vs_full_mirrored_where", "full")
+    yield _audit_line(audited, "4. the place: more of `full`'s maps on the finding than of `full_mirrored_where`'s")
 
 
 def _necessity_line(row: Row | None) -> Line:
-    asked = "6. finding removed: its mention goes in at least 90%"
+    asked = "8. finding removed: its mention goes in at least 90%"
     if row is None or row["value"] is None:
         return Line(asked, "-", None)
     holds = row["value"] >= MIN_NECESSITY if row["n"] >= MIN_CASES else None
@@ -221,12 +287,12 @@ def _end_to_end_line(figures: Figures) -> Line:
 def _control_line(figures: Figures, baseline: str) -> Line:
     row = figures.comparison("report_f1", "full", baseline)
     asked = f"primary: report_f1, `full` over `{baseline}`, p < .01"
-    return _difference_line(row, asked, lambda row: row["difference"] > 0 and row["p_holm"] < MAX_P)
+    return _difference_line(row, asked, lambda row: row["difference"] > 0 and _p(row) < MAX_P)
 
 
 def _part_line(figures: Figures, part: str) -> Line:
     """Whether a part of `full` is worth anything: in report_f1 or in micro-AUC its interval lies above 0."""
-    asked = f"2. {part}: `full` above `full_no_{part}` in report_f1 or micro-AUC"
+    asked = f"3. {part}: `full` above `full_no_{part}` in report_f1 or micro-AUC"
     rows = [figures.comparison(name, "full", f"full_no_{part}") for name in ("report_f1", "auc")]
     if any(row is None or row["difference"] is None or not row["ci95"] for row in rows):
         return Line(asked, "-", None)
@@ -234,25 +300,8 @@ def _part_line(figures: Figures, part: str) -> Line:
     return Line(asked, f"{found[0]}; {found[1]}", any(row["ci95"][0] > 0 for row in rows if row is not None))
 
 
-def _place_line(figures: Figures) -> Line:
-    """Both intervals, of pointing and of the shortcut's effect, have to exclude 0 on the right side."""
-    asked = "5. the right place helps: `full` points better than `full_mirrored_where`, and leans less on the shortcut"
-    rows = [
-        figures.audited(f"{test}_vs_full_mirrored_where", "full")
-        for test in ("pointing_game", "shortcut_effect_report")
-    ]
-    if any(row is None or row["value"] is None or row["ci95"] is None for row in rows):
-        return Line(asked, "-", None)
-    pointing, shortcut = (row for row in rows if row is not None)
-    found = "; ".join(
-        f"{number(row['value'])} against {number(row['baseline'])}, difference{_interval(row['ci95'])}"
-        for row in (pointing, shortcut)
-    )
-    return Line(asked, found, pointing["ci95"][0] > 0 and shortcut["ci95"][1] < 0)
-
-
 def _said_line(figures: Figures) -> Line:
-    asked = "7. the decoder says what the head knows: `full` within .02 of `classifier_template_full`"
+    asked = "9. the decoder says what the head knows: `full` within .02 of `classifier_template_full`"
     row = figures.comparison("report_f1", "full", "classifier_template_full")
     return _difference_line(row, asked, lambda row: row["difference"] >= -MAX_UNSAID)
 
@@ -260,7 +309,7 @@ def _said_line(figures: Figures) -> Line:
 def _difference_line(row: Row | None, asked: str, holds: Callable[[Row], bool]) -> Line:
     if row is None or row["difference"] is None or row["ci95"] is None:
         return Line(asked, "-", None)
-    p = row["p"] if row["p_holm"] is None else row["p_holm"]
+    p = _p(row)
     found = f"{signed(row['difference'])}{_interval(row['ci95'])}" + ("" if p is None else f", p = {p:.1g}")
     return Line(asked, found, holds(row))
 
