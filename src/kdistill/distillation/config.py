@@ -36,7 +36,11 @@ class TermWeights(ConfigModel):
     label: float = Field(default=4.0, ge=0, description="Mean binary cross-entropy per known label.")
     side: float = Field(default=0.2, ge=0, description="Cross-entropy per stated side (left, right, bilateral).")
     rationale: float = Field(default=1.0, ge=0, description="Cross-entropy per rationale token.")
-    token: float = Field(default=0.5, ge=0, description="Divergence from the teacher per rationale token.")
+    token: float = Field(
+        default=0.0,
+        ge=0,
+        description="Divergence from the teacher per rationale token. Off: at 0.5 it was worth nothing (LOG.md).",
+    )
     semantic: float = Field(
         default=0.0,
         ge=0,
