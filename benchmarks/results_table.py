@@ -2,6 +2,7 @@
 
     python benchmarks/results_table.py extract runs/ablation/main > benchmarks/main.json
     python benchmarks/results_table.py table benchmarks/main.json
+    python benchmarks/results_table.py short benchmarks/gpu.json
 
 `extract` keeps the figures that the protocol names (docs/protocol.md, eighth protocol) out of scores.json,
 comparisons.json, audit.json and the teacher's probe; `table` prints them as README shows them. Whether a line of the
@@ -332,17 +333,42 @@ def table(extracted: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def short(extracted: Mapping[str, Any]) -> str:
+    """The arms of a small run, best first, as Markdown."""
+    figures = Figures(extracted)
+    lines = [
+        "| arm | report_f1 | rationale_f1 | micro-AUC | contradictory reports | tag's effect |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = [row for arm in ARMS if (row := figures.score("report_f1", arm)) is not None]
+    for row in sorted(rows, key=lambda row: -row["value"]):
+        arm = row["arm"]
+        cells = [with_interval(figures.score(name, arm)) for name in ("report_f1", "rationale_f1", "auc")]
+        cells += [
+            number(_value(figures.audited(test, arm))) for test in ("contradiction_report", "shortcut_effect_report")
+        ]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    lines += ["", "| `full` minus | report_f1 | relative |", "|---|---|---|"]
+    for row in figures.comparisons:
+        if row["name"] == "report_f1" and row["arm"] == "full" and row["difference"] is not None:
+            bounds = "".join(f" [{low:.0%}, {high:.0%}]" for low, high in [row["relative_ci95"]])
+            found = f"{signed(row['difference'])}{_interval(row['ci95'])}, p = {_p(row):.1g}"
+            lines.append(f"| {row['baseline']} | {found} | {row['relative']:+.0%}{bounds} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["extract", "table"])
+    parser.add_argument("what", choices=["extract", "table", "short"])
     parser.add_argument("path", type=Path, help="run folder, or the extract")
     arguments = parser.parse_args()
     if arguments.what == "extract":
         json.dump(extract(arguments.path), sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        print(table(json.loads(arguments.path.read_text(encoding="utf-8"))))
+        show = table if arguments.what == "table" else short
+        print(show(json.loads(arguments.path.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def results_table() -> ModuleType:
 
 @pytest.fixture
 def extracted() -> dict:
-    return json.loads((ROOT / "benchmarks" / "ablation_main.json").read_text(encoding="utf-8"))
+    return json.loads((ROOT / "benchmarks" / "main.json").read_text(encoding="utf-8"))
 
 
 def verdict(module: ModuleType, extracted: dict, start: str) -> bool | None:
@@ -40,6 +40,13 @@ def test_readme_shows_the_tables_as_they_are(results_table: ModuleType, extracte
     for part in results_table.table(extracted).split("\n\n"):
         assert part in readme
     assert extracted["commit"][:7] in readme
+
+
+def test_readme_shows_the_large_run_as_it_is(results_table: ModuleType) -> None:
+    extracted = json.loads((ROOT / "benchmarks" / "gpu.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for part in results_table.short(extracted).split("\n\n"):
+        assert part in readme
 
 
 def comparison(extracted: dict, baseline: str, name: str = "report_f1") -> dict:
@@ -81,7 +88,25 @@ def test_a_part_is_worth_something_where_one_of_two_intervals_lies_above_zero(
     f1, auc = (comparison(extracted, "full_no_where", name) for name in ("report_f1", "auc"))
     for first, second, holds in ((0.01, -0.01, True), (-0.01, 0.01, True), (-0.01, 0.0, False)):
         f1["ci95"], auc["ci95"] = [first, 0.2], [second, 0.2]
-        assert verdict(results_table, extracted, "2. where") is holds
+        assert verdict(results_table, extracted, "3. where") is holds
+
+
+@pytest.mark.parametrize(("ours", "others", "holds"), [(0.05, 0.05, True), (0.051, 0.2, False), (0.04, 0.039, False)])
+def test_contradictions_have_a_limit_and_a_rival(
+    results_table: ModuleType, extracted: dict, ours: float, others: float, holds: bool
+) -> None:
+    for arm, value in (("full", ours), ("template", others)):
+        row(extracted["audit"], test="contradiction_report", arm=arm)["value"] = value
+    assert verdict(results_table, extracted, "2.") is holds
+
+
+@pytest.mark.parametrize(("low", "holds"), [(0.001, True), (0.0, False)])
+def test_a_wrong_place_must_cost_something(results_table: ModuleType, extracted: dict, low: float, holds: bool) -> None:
+    comparison(extracted, "full_displaced_where")["ci95"] = [low, 0.3]
+    assert verdict(results_table, extracted, "4. the place: report_f1") is holds
+    audited = row(extracted["audit"], test="shortcut_effect_report_vs_full_displaced_where", arm="full")
+    audited["ci95"] = [-0.3, -low]
+    assert verdict(results_table, extracted, "4. the place: `full` leans less") is holds
 
 
 @pytest.mark.parametrize(("value", "n", "holds"), [(0.9, 20, True), (0.89, 20, False), (1.0, 19, None)])
@@ -89,18 +114,18 @@ def test_few_pairs_prove_nothing(
     results_table: ModuleType, extracted: dict, value: float, n: int, holds: bool | None
 ) -> None:
     row(extracted["audit"], test="counterfactual_necessity_report", arm="full").update(value=value, n=n)
-    assert verdict(results_table, extracted, "6.") is holds
+    assert verdict(results_table, extracted, "8.") is holds
 
 
 def test_the_decoder_may_lie_two_hundredths_below_its_head(results_table: ModuleType, extracted: dict) -> None:
     for difference, holds in ((-0.02, True), (-0.021, False)):
         comparison(extracted, "classifier_template_full").update(difference=difference)
-        assert verdict(results_table, extracted, "7.") is holds
+        assert verdict(results_table, extracted, "9.") is holds
 
 
 def test_what_was_not_measured_is_a_dash(results_table: ModuleType, extracted: dict) -> None:
     extracted["audit"] = []
-    assert verdict(results_table, extracted, "4.") is None
+    assert verdict(results_table, extracted, "2.") is None
     assert results_table.number(-0.05) == "-.050" and results_table.signed(1.0) == "+1.00"
 
 

@@ -50,7 +50,7 @@ def short() -> DistillationConfig:
         checkpoint_steps=3,
         validation_steps=3,
         max_new_tokens=12,
-        weights=TermWeights(semantic=0.5),  # off by default, and tested all the same
+        weights=TermWeights(semantic=0.5, token=0.5),  # both off by default, and tested all the same
     )
 
 

@@ -251,8 +251,8 @@ def test_unused_settings_are_not_needed(parts: Parts) -> None:
     ("arms", "changes"),
     [
         (("full", "full_no_semantic"), {}),  # the semantic term is off by default
-        (("full", "full_no_token"), {"weights": {"token": 0}}),
-        (("full", "full_on_policy"), {"on_policy": {"share": 0}}),
+        (("full", "full_no_token"), {}),  # and so is the token term
+        (("full", "full_on_policy"), {"on_policy": {"share": 0}, "weights": {"token": 0.5}}),
         (("full", "full_displaced_where"), {"weights": {"where": 0}}),
         (("full", "full_no_impression"), {"weights": {"report": 0}}),
         (("report_only", "report_only_long"), {"full_compute_ratio": 1}),
@@ -260,9 +260,9 @@ def test_unused_settings_are_not_needed(parts: Parts) -> None:
 )
 def test_two_arms_of_one_training_are_refused(arms: tuple[str, str], changes: dict) -> None:
     """Their difference would be 0 with an interval of no width, and read as: the part is worth nothing."""
-    with pytest.raises(ValueError, match=f"{arms[1]} learns what {arms[0]} does"):
+    with pytest.raises(ValueError, match=f"{arms[1]} learns what {arms[0]} does .* or give a weight .* semantic"):
         DistillationConfig.model_validate({"arms": arms, **changes})
-    DistillationConfig.model_validate({"arms": arms, "weights": {"semantic": 0.5}})
+    DistillationConfig.model_validate({"arms": arms, "weights": {"semantic": 0.5, "token": 0.5}})
 
 
 @pytest.mark.parametrize(

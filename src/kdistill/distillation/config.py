@@ -346,7 +346,9 @@ class DistillationConfig(ConfigModel):
             if (needed := ARMS[name].reads_student) not in (None, *self.arms):
                 raise ValueError(f"{name} needs the arm {needed!r}")
         if twins := _twins(self):
-            raise ValueError(f"{twins[1]} learns what {twins[0]} does under these weights: leave one of them out")
+            off = [term for term, weight in self.weights.model_dump().items() if not weight]
+            hint = f", or give a weight to what sets them apart (0 now: {', '.join(off)})" if off else ""
+            raise ValueError(f"{twins[1]} learns what {twins[0]} does under these weights: leave one of them out{hint}")
         return self
 
     def arm_text_every(self, arm: ArmConfig) -> int:
