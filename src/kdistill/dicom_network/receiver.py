@@ -94,6 +94,7 @@ class Receiver:
                     (evt.EVT_C_STORE, self._stored),
                     (evt.EVT_C_ECHO, lambda event: 0x0000),
                     (evt.EVT_ESTABLISHED, lambda event: counts.add("associations")),
+                    (evt.EVT_CONN_CLOSE, _left),
                     (evt.EVT_DATA_RECV, watch.heard),
                     (evt.EVT_DIMSE_RECV, watch.complete),
                 ],
@@ -239,6 +240,15 @@ class _Handler(RequestHandler):
         association = super()._create_association()
         bound(association.dul.socket, self.server.config.network_timeout_s)
         return association
+
+
+def _left(event: evt.Event) -> None:
+    """Free the place of a connection that closed before it asked for anything: a health check, a scan of ports.
+
+    pynetdicom 3.0.4 would wait for its request until the time for one is over, and 64 of these keep everybody out.
+    """
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)  # what it reads where no request has come in time
 
 
 @dataclass
