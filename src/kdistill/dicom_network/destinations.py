@@ -5,8 +5,10 @@ Each says of every object what became of it: it is there, it is refused for good
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -148,6 +150,18 @@ class FolderDestination:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self._path / name)
+            _sync(self._path)
         except OSError as error:
+            with contextlib.suppress(OSError):  # of a full disk it would take what is left
+                partial.unlink(missing_ok=True)
             return Outcome("again", f"the folder cannot be written ({error.strerror})")
         return Outcome("delivered")
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder's list of names to the disk: without it a file may be gone when power fails."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
