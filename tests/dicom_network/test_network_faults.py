@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage
-from pynetdicom import AE
+from pynetdicom import AE, evt
 
-from kdistill.dicom_network.config import FolderTarget
+from kdistill.dicom_network.commitment import PUSH_MODEL, Confirmer, Transactions
+from kdistill.dicom_network.config import FolderTarget, SendConfig, StoreTarget
 from kdistill.dicom_network.counts import Counts
 from kdistill.dicom_network.courier import Courier
 from kdistill.dicom_network.destinations import FolderDestination
-from kdistill.dicom_network.parts import part_of
+from kdistill.dicom_network.parts import Outcome, part_of
+from kdistill.dicom_network.quiet import quiet_network
 
-from .conftest import QUICK, Held, Kept, film, listening, send, wait_for
+from .conftest import QUICK, Archive, Held, Kept, film, listening, send, wait_for
 from .test_listener import association_request
 from .test_orthanc import as_bytes
 
@@ -145,6 +147,29 @@ def test_who_lies_about_lengths_ends_only_its_own_association(
     assert "Traceback" not in caplog.text and "HANGING" not in caplog.text
 
 
+def test_an_archive_that_hangs_when_it_is_asked_to_commit_is_left() -> None:
+    over, entity = threading.Event(), AE(ae_title="X")
+    entity.add_supported_context(PUSH_MODEL)
+
+    def hang(event: evt.Event) -> tuple[int, None]:
+        over.wait(120)
+        return 0, None
+
+    with quiet_network():
+        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_ACTION, hang)])
+        assert server is not None
+        target = StoreTarget(aet="X", host="127.0.0.1", port=server.server_address[1])
+        config = SendConfig(timeout_s=1, commit_wait_s=0.2)
+        confirmer, outcomes = Confirmer(target, config, Transactions(Counts())), list[Outcome]()
+        parts = [part_of("film.dcm", as_bytes(film(32, 32)))]
+        asking = threading.Thread(target=lambda: outcomes.extend(confirmer.confirm(parts)), daemon=True)
+        asking.start()
+        asking.join(120)
+        assert outcomes == [Outcome("uncommitted", "the archive did not report in 0.2 s")]
+        over.set()
+        server.shutdown()
+
+
 @contextmanager
 def a_full_disk(left: int) -> Iterator[None]:
     """No file of this process may grow beyond so many bytes: the write fails, as it does on a full disk."""
@@ -170,18 +195,18 @@ def test_a_full_disk_leaves_no_torn_file_and_what_was_there(tmp_path: Path) -> N
 
 
 def test_a_full_outbox_is_told_and_the_film_may_come_again(
-    reader: Held, archive: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    reader: Held, archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    archive.down()  # type: ignore[attr-defined]
+    archive.down()
     outbox = FolderDestination(FolderTarget(path=tmp_path / "outbox"))
     source = film()
-    with listening(reader, archive.destination(), outbox=outbox) as listener:  # type: ignore[attr-defined]
+    with listening(reader, archive.destination(), outbox=outbox) as listener:
         with a_full_disk(1_000):
             send(listener.port, source)
             wait_for(lambda: listener.num_open == 0)
         assert list((tmp_path / "outbox").iterdir()) == []
         assert "no outbox holds it" in caplog.text and listener.counts["objects_lost"] == 1
-        archive.up()  # type: ignore[attr-defined]
+        archive.up()
         send(listener.port, source)
         wait_for(lambda: listener.num_open == 0)
     assert listener.counts["objects_delivered"] == 1 and listener.counts["duplicates"] == 0

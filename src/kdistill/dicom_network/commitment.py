@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PUSH_MODEL: Final = "1.2.840.10008.1.20.1"
-#: The one instance of that class (PS3.4 J.3.5).
+#: The one instance of that class (PS3.4 J.3.5, PS3.6 A).
 WELL_KNOWN: Final = "1.2.840.10008.1.20.1.1"
 #: Action type (PS3.4 Table J.3-1) and event types (Table J.3-2).
 _REQUEST: Final = 1
