@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComputedRadiographyImageStorage, generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 from typer.testing import CliRunner
 
@@ -36,7 +37,7 @@ __all__ = ["orthanc"]
 
 #: pynetdicom, as the peer here, leaves a socket to the garbage collector where the other side closed it first (3.0.4).
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-WAIT_S = 20.0
+WAIT_S = 300.0
 Report = tuple[int, Dataset | None]
 
 
@@ -84,12 +85,17 @@ class Vault:
         self.caller = 0  # the port that it reports to
         self.reports, self._where, self._status = reports, where, status
         self._threads: list[threading.Thread] = []
+        self._waiting: list[threading.Thread] = []
         entity = AE(ae_title="VAULT")
         for sop_class in (ComputedRadiographyImageStorage, Comprehensive3DSRStorage):
             entity.add_supported_context(sop_class)
         if commits:
             entity.add_supported_context(StorageCommitmentPushModel)
-        handlers = [(evt.EVT_C_STORE, lambda event: 0x0000), (evt.EVT_N_ACTION, self._act)]
+        handlers = [
+            (evt.EVT_C_STORE, lambda event: 0x0000),
+            (evt.EVT_N_ACTION, self._act),
+            (evt.EVT_PDU_SENT, self._answered),
+        ]
         self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         assert self._server is not None
         self.target = StoreTarget(aet="VAULT", host="127.0.0.1", port=self._server.server_address[1])
@@ -105,13 +111,17 @@ class Vault:
         self.asked.append(asked)
         if self._status == 0:
             run = self._inside if self._where == "inside" else self._apart
-            thread = threading.Thread(target=run, args=[event.assoc, asked])
-            self._threads.append(thread)
-            thread.start()
+            self._waiting.append(threading.Thread(target=run, args=[event.assoc, asked]))
         return self._status, None
 
+    def _answered(self, event: evt.Event) -> None:
+        """The answer to a question has left: reports follow."""
+        if isinstance(event.pdu, P_DATA_TF):
+            while self._waiting:
+                self._threads.append(self._waiting.pop())
+                self._threads[-1].start()
+
     def _inside(self, association: Association, asked: Dataset) -> None:
-        time.sleep(0.1)  # after the answer to the question
         self._tell(association, self.reports(asked))
 
     def _apart(self, _: Association, asked: Dataset) -> None:
@@ -139,7 +149,9 @@ def vault(*reports: Callable[[Dataset], Sequence[Report]], **more: object) -> It
         found.close()
 
 
-def confirmed(archive: Vault, number: int = 2, *, wait_s: float = WAIT_S) -> tuple[list[Outcome], Counts]:
+def confirmed(
+    archive: Vault, number: int = 2, *, wait_s: float = WAIT_S, then: Callable[[], object] = dict
+) -> tuple[list[Outcome], Counts]:
     """What becomes of objects that an archive is asked about, with a receiver for its reports."""
     counts = Counts()
     transactions = Transactions(counts)
@@ -149,6 +161,7 @@ def confirmed(archive: Vault, number: int = 2, *, wait_s: float = WAIT_S) -> tup
         config = SendConfig(commit=True, commit_wait_s=wait_s, timeout_s=30)
         parts = [part_of(f"{n}.dcm", as_bytes(film(32, 32))) for n in range(number)]
         outcomes = Confirmer(archive.target, config, transactions).confirm(parts)
+        then()
         for thread in archive._threads:
             thread.join(60)
         return outcomes, counts
@@ -235,17 +248,8 @@ def test_a_report_that_comes_too_late_is_answered_and_changes_nothing(caplog: py
         return [report(asked)]
 
     with vault(late) as archive:
-        counts = Counts()
-        transactions = Transactions(counts)
-        receiver = Receiver(ListenConfig(port=0), counts, transactions=transactions)
-        archive.caller = receiver.port
-        config = SendConfig(commit=True, commit_wait_s=0.3, timeout_s=30)
-        part = part_of("film.dcm", as_bytes(film(32, 32)))
-        (outcome,) = Confirmer(archive.target, config, transactions).confirm([part])
-        assert outcome.fate == "uncommitted"
-        go.set()
-        wait_for(lambda: archive.answers == [0])
-        receiver.close()
+        outcomes, counts = confirmed(archive, 1, wait_s=0.3, then=go.set)
+    assert [outcome.fate for outcome in outcomes] == ["uncommitted"] and archive.answers == [0]
     assert "came too late" in caplog.text and not counts["reports_unknown"]
 
 
@@ -269,7 +273,7 @@ def test_an_archive_that_is_away_when_it_is_asked() -> None:
 
 
 def test_results_that_are_not_committed_to_are_kept_for_another_try(reader: Held, tmp_path: Path) -> None:
-    sending = SendConfig(commit=True, commit_wait_s=60, timeout_s=60)
+    sending = SendConfig(commit=True, commit_wait_s=WAIT_S, timeout_s=60)
     outbox, films = FolderDestination(FolderTarget(path=tmp_path / "outbox")), [film() for _ in range(3)]
     over = threading.Event()
 
@@ -376,12 +380,12 @@ def test_orthanc_commits_to_what_it_has(orthanc: Orthanc, tmp_path: Path) -> Non
         paths,
         to,
         aet="KDISTILL",
-        sending={"commit": True, "commit_wait_s": 60.0},
+        sending={"commit": True, "commit_wait_s": WAIT_S},
         receiving={"port": port},
         on_outcome=lambda name, fate, reason: told.append((fate, reason)),
     )
     assert counts["delivered"] == 2, told
-    config = SendConfig(timeout_s=60, commit_wait_s=60)
+    config = SendConfig(timeout_s=60, commit_wait_s=WAIT_S)
     transactions = Transactions(Counts())
     with quiet_network():
         receiver = Receiver(ListenConfig(port=port), Counts(), transactions=transactions)

@@ -46,7 +46,7 @@ def test_film_results_and_commitment_travel_over_tls_alone(
     secured: Orthanc, speaking: Held, certificates: Certificates, tmp_path: Path
 ) -> None:
     source, own = phantom_film(256, PatientID="P-1"), certificates.of("receiver")
-    target, sending = to_archive(secured, own, commit=True)
+    target, sending = to_archive(secured, own, commit=True, commit_wait_s=300)
     outbox = FolderDestination(FolderTarget(path=tmp_path / "outbox"))
     with listening(
         speaking,
