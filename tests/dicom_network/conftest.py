@@ -117,11 +117,17 @@ def _pool() -> DecoderPool:
 
 @contextmanager
 def listening(
-    reader: Held, destination: Destination, *, outbox: FolderDestination | None = None, **settings: object
+    reader: Held,
+    destination: Destination,
+    *,
+    outbox: FolderDestination | None = None,
+    archive: StoreTarget | None = None,
+    sending: SendConfig = QUICK,
+    **settings: object,
 ) -> Iterator[Listener]:
     config = ListenConfig.model_validate({"port": 0, "acse_timeout_s": 30, **settings})
     context = ExplanationContext(Held.name, Held.thresholds, make_library(), RuleLabeler(), ExplainConfig())
-    with quiet_network(), Listener(reader, context, _pool(), config, QUICK, destination, outbox) as found:
+    with quiet_network(), Listener(reader, context, _pool(), config, sending, destination, outbox, archive) as found:
         yield found
 
 

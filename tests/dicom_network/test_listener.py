@@ -176,8 +176,6 @@ GARBAGE = {
 }
 
 
-# Garbage that meets a timer makes pynetdicom 3.0.4 raise in the thread of that one association, which ends with it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_twenty_hanging_peers_do_not_keep_a_good_one_waiting(reader: Held, kept: Kept) -> None:
     with listening(reader, kept, network_timeout_s=6, acse_timeout_s=5, max_associations=12) as listener:
         peers = []

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,9 +60,10 @@ class Orthanc(NamedTuple):
         (part,) = email.message_from_bytes(head + answer.content, policy=email.policy.HTTP).iter_parts()
         return pydicom.dcmread(io.BytesIO(part.get_payload(decode=True)))
 
-    def modality(self, port: int) -> None:
+    def modality(self, port: int, aet: str = "KDISTILL", *, tls: bool = False) -> None:
         """Tell the archive where we listen."""
-        self.http.put("/modalities/kdistill", json=["KDISTILL", "127.0.0.1", port]).raise_for_status()
+        where = {"AET": aet, "Host": "127.0.0.1", "Port": port, "UseDicomTls": tls}
+        self.http.put("/modalities/kdistill", json=where).raise_for_status()
 
 
 def free_port() -> int:
@@ -70,19 +72,22 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+@contextmanager
+def running_orthanc(folder: Path, **more: object) -> Iterator[Orthanc]:
+    """An archive of its own, with further settings."""
     program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     plugin = next((found for folder in PLUGINS for found in folder.glob("libOrthancDicomWeb.so*")), None)
     if program is None or plugin is None:
         pytest.skip("Orthanc and its DICOMweb plugin are not installed (Debian: orthanc, orthanc-dicomweb)")
-    folder, http_port, dicom_port = tmp_path_factory.mktemp("orthanc"), free_port(), free_port()
+    folder.mkdir(exist_ok=True)
+    http_port, dicom_port = free_port(), free_port()
     settings: dict[str, Any] = {
         **dict.fromkeys(("StorageDirectory", "IndexDirectory"), str(folder)),
         **{"HttpPort": http_port, "DicomPort": dicom_port, "DicomAet": "ORTHANC", "Plugins": [str(plugin)]},
         **{"RemoteAccessAllowed": False, "AuthenticationEnabled": False, "ExecuteLuaEnabled": True},
         "DicomScuTimeout": 120,  # ten seconds are little where tests share two cores with other work
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **more,
     }
     config = folder / "orthanc.json"
     config.write_text(json.dumps(settings))
@@ -93,8 +98,14 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
             _wait_until_up(http, process)
             yield Orthanc(http, http_port, dicom_port)
     finally:
-        process.terminate()
+        process.kill()  # its data are ours to throw away; an orderly end takes two seconds
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as found:
+        yield found
 
 
 def _wait_until_up(http: httpx.Client, process: subprocess.Popen[bytes]) -> None:

@@ -230,7 +230,13 @@ def test_a_file_is_sent_until_the_archive_takes_it(archive: Archive, tmp_path: P
     to = f"ARCHIVE@127.0.0.1:{archive.port}"
     path = saved(film(), tmp_path / "film.dcm")
     counts = send_files([path], to, aet="ME", on_outcome=lambda n, f, r: told.append((f, r)))
-    assert counts == {"delivered": 0, "refused": 1, "again": 0, "unreadable": 0}  # it takes reports, no films
+    assert counts == {
+        "delivered": 0,
+        "refused": 1,
+        "again": 0,
+        "uncommitted": 0,
+        "unreadable": 0,
+    }  # it takes reports, no films
     assert "takes no such object" in told[0][1] and kept.parts == []
     with pytest.raises(InputError, match="no such file"):
         send_files([tmp_path / "nothing"], to, aet="ME", on_outcome=lambda *_: None)

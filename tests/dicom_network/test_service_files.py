@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kdistill.cli.main import app
+from kdistill.errors import InputError
 
 from .test_tls import Certificates, certificates
 
@@ -48,6 +49,16 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     broken.write_text(unit().replace(PROGRAM, sys.executable).replace("StateDirectory=", "StateDirektory="))
     done = subprocess.run([program, "verify", str(broken)], capture_output=True, text=True, timeout=120)
     assert "StateDirektory" in done.stderr
+
+
+def test_the_command_line_reads_every_command_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^    kdistill (dicom .*)", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert len(lines) >= 5 and any("--commit" in line for line in lines)
+    for line in lines:
+        done = CliRunner().invoke(app, shlex.split(line))
+        assert isinstance(done.exception, InputError), (line, done.exception)  # there is no such run or file here
+    assert CliRunner().invoke(app, ["dicom", "send", "x", "--comit"]).exit_code == 2
 
 
 def test_the_command_line_reads_each_exec_start(certificates: Certificates) -> None:

@@ -15,6 +15,11 @@ KeyOption = typer.Option(None, "--tls-key", help="Its private key (PEM, mode 600
 CaOption = typer.Option(None, "--tls-ca", help="CA certificates (PEM) of the other side.  [default: the system's]")
 ToTlsOption = typer.Option(False, "--to-tls", help="C-STORE to --to goes over TLS.")
 ToNameOption = typer.Option(None, "--to-tls-name", help="Name in the destination's certificate.  [default: its host]")
+CommitOption = typer.Option(
+    False, "--commit", help="Ask the archive to commit to what it was sent (storage commitment; C-STORE only)."
+)
+CommitWaitOption = typer.Option(60.0, "--commit-wait", min=1, max=3600, help="Seconds to wait for its report.")
+AllowOption = typer.Option([], "--allow", help="Address or network that may connect; repeat for more.")
 
 app = typer.Typer(help="Receive images from an archive, and send results to it.", no_args_is_help=True)
 
@@ -34,7 +39,7 @@ def listen(
     aet: str = typer.Option("KDISTILL", "--aet", help="Our AE title."),
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; any but loopback needs --allow."),
     port: int = typer.Option(11112, "--port", help="Port; 0 for any free one."),
-    allow: list[str] = typer.Option([], "--allow", help="Address or network that may connect; repeat for more."),
+    allow: list[str] = AllowOption,
     calling: list[str] = typer.Option([], "--calling-aet", help="AE title that may call; repeat.  [default: any]"),
     overlay: bool = typer.Option(False, "--overlay", help="Also send the film with its evidence painted on."),
     lateral: str = typer.Option("refuse", "--lateral", help="Lateral views, by their tags: refuse, or flag."),
@@ -49,6 +54,8 @@ def listen(
     ),
     to_tls: bool = ToTlsOption,
     to_tls_name: str | None = ToNameOption,
+    commit: bool = CommitOption,
+    commit_wait_s: float = CommitWaitOption,
     as_json: bool = typer.Option(False, "--json", help="One JSON object a line on stdout: start, counts, end."),
 ) -> None:
     """Explain frontal chest images as they arrive by C-STORE, and send the reports back. Research use only.
@@ -68,7 +75,7 @@ def listen(
         run_dir,
         {**settings, **tls, "overlay": overlay, "lateral": lateral},
         Way(to, out, outbox),
-        sending={"tls": to_tls, "tls_name": to_tls_name},
+        sending={"tls": to_tls, "tls_name": to_tls_name, "commit": commit, "commit_wait_s": commit_wait_s},
         arm=arm,
         seed=seed,
         quality=quality,
@@ -98,12 +105,17 @@ def send(
     tls_ca: Path | None = CaOption,
     to_tls: bool = ToTlsOption,
     to_tls_name: str | None = ToNameOption,
+    commit: bool = CommitOption,
+    commit_wait_s: float = CommitWaitOption,
+    host: str = typer.Option("127.0.0.1", "--host", help="With --commit: address that the archive's report comes to."),
+    port: int = typer.Option(11112, "--port", help="With --commit: its port, as the archive knows it for --aet."),
+    allow: list[str] = AllowOption,
     as_json: bool = JsonOption,
 ) -> None:
     """Send DICOM files to an archive.
 
     For STOW-RS a login comes from the environment: KDISTILL_DICOM_TOKEN, or KDISTILL_DICOM_USER and
-    KDISTILL_DICOM_PASSWORD. Exit code 4 where a file was not delivered.
+    KDISTILL_DICOM_PASSWORD. Exit code 4 where a file was not delivered, or not committed to with --commit.
     """
     from kdistill.dicom_network.run import send_files
     from kdistill.errors import EnvironmentFault
@@ -113,12 +125,22 @@ def send(
     def outcome(name: str, fate: str, reason: str) -> None:
         told.append({"file": name, "outcome": fate, "reason": reason})
         if not as_json:
-            typer.echo(clean(f"{fate:>10}  {name}" + (f": {reason}" if reason else "")))
+            typer.echo(clean(f"{fate:>11}  {name}" + (f": {reason}" if reason else "")))
 
     files_of_tls = {"cert": tls_cert, "key": tls_key, "ca": tls_ca}
     sending = {"tls": to_tls, "tls_name": to_tls_name, "tls_files": files_of_tls}
-    counts = send_files(files, to, aet=aet, attempts=attempts, sending=sending, on_outcome=outcome)
+    counts = send_files(
+        files,
+        to,
+        aet=aet,
+        attempts=attempts,
+        sending={**sending, "commit": commit, "commit_wait_s": commit_wait_s},
+        receiving={"host": host, "port": port, "allow": tuple(allow)},
+        on_outcome=outcome,
+    )
     if as_json:
         typer.echo(json.dumps({"counts": counts, "files": told}, ensure_ascii=False))
     if missing := sum(counts.values()) - counts["delivered"]:
-        raise EnvironmentFault(f"{missing} of {len(told)} files were not delivered", remedy="See the reasons above.")
+        raise EnvironmentFault(
+            f"{missing} of {len(told)} files were not delivered, or not committed to", remedy="See the reasons above."
+        )

@@ -98,6 +98,8 @@ class SendConfig(ConfigModel):
     tls_files: TlsFiles = Field(default=TlsFiles(), description="Certificates, for TLS and for https.")
     tls_name: str | None = Field(default=None, description="Name in the destination's certificate; none: its host.")
     timeout_s: float = Field(default=30.0, gt=0, description="Seconds that a destination may take for each answer.")
+    commit: bool = Field(default=False, description="Ask the archive to commit to what it was sent (C-STORE only).")
+    commit_wait_s: float = Field(default=60.0, gt=0, le=3600, description="Seconds that its report is waited for.")
     attempts: int = Field(default=8, ge=1, description="Times that a result is sent at most.")
     first_pause_s: float = Field(default=1.0, ge=0, description="Pause after the first attempt; each next one doubles.")
     longest_pause_s: float = Field(default=30.0, ge=0, description="Longest pause between two attempts.")

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-#: Received = accepted + duplicates + refused; accepted = explained + failed + those still open.
+#: Received = accepted + duplicates + refused; accepted = explained + failed + those still open. Every object is
+#: delivered, kept or lost; one that was delivered and not committed to is kept or lost besides.
 NAMES: Final = (
     "associations",
     "received",
@@ -20,6 +21,9 @@ NAMES: Final = (
     "objects_delivered",
     "objects_kept",
     "objects_lost",
+    "objects_committed",
+    "objects_uncommitted",
+    "reports_unknown",
     "attempts_failed",
 )
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from kdistill.dicom_network.config import SendConfig
 from kdistill.dicom_network.counts import Counts
-from kdistill.dicom_network.destinations import Destination, FolderDestination, Outcome
-from kdistill.dicom_network.parts import Part
+from kdistill.dicom_network.destinations import Destination, FolderDestination
+from kdistill.dicom_network.parts import Outcome, Part
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,19 @@ class Courier:
     def _settle(self, part: Part, outcome: Outcome) -> None:
         if outcome.fate == "delivered":
             self._counts.add("objects_delivered")
-        elif self._outbox is not None and self._outbox.deliver([part])[0].fate == "delivered":
+        else:
+            self.keep(part, outcome)
+
+    def keep(self, part: Part, outcome: Outcome) -> None:
+        """Put an object that is not safe with its destination into the outbox; without one it is lost.
+
+        Args:
+            part: The object.
+            outcome: What became of it.
+        """
+        if self._outbox is not None and self._outbox.deliver([part])[0].fate == "delivered":
             self._counts.add("objects_kept")
             logger.warning("an object was put into the outbox: %s", outcome.reason)
         else:
             self._counts.add("objects_lost")
-            logger.error("an object was not delivered, and there is no outbox that holds it: %s", outcome.reason)
+            logger.error("an object is not safe with its destination, and no outbox holds it: %s", outcome.reason)

@@ -5,17 +5,18 @@ Each says of every object what became of it: it is there, it is refused for good
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kdistill.dicom_network.config import FolderTarget, SendConfig, StoreTarget, Target, WebTarget
-from kdistill.dicom_network.parts import Part
-from kdistill.dicom_network.tls import client_context
+from kdistill.dicom_network.parts import Fate, Outcome, Part
+from kdistill.dicom_network.peer import Peer, UnreachedError
 
-Fate = Literal["delivered", "refused", "again"]
 #: PS3.4 Table B.2-1: the object is stored, with a remark.
 _WARNINGS: Final = frozenset({0xB000, 0xB006, 0xB007})
 #: PS3.8 7.1.1.7: an association has at most 128 presentation contexts.
@@ -26,13 +27,6 @@ SLOWEST_BYTES_PER_S: Final = 125_000
 
 #: PS3.7 Annex C: "Duplicate SOP Instance"; it is there already, which is what was wanted.
 DUPLICATE: Final = 0x0111
-
-
-class Outcome(NamedTuple):
-    """What became of one object. `reason` is ours, or a number of the standard's."""
-
-    fate: Fate
-    reason: str = ""
 
 
 _UNNAMEABLE: Final = Outcome("refused", "its class, instance or transfer syntax is no UID")
@@ -86,8 +80,7 @@ class StoreDestination:
     """
 
     def __init__(self, target: StoreTarget, config: SendConfig) -> None:
-        self._target, self._config = target, config
-        self._tls = (client_context(config.tls_files), config.tls_name or target.host) if config.tls else None
+        self._peer, self._timeout_s = Peer(target, config), config.timeout_s
 
     def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
         """See `Destination`."""
@@ -96,31 +89,17 @@ class StoreDestination:
         return [sent.get(id(part), _UNNAMEABLE) for part in parts]
 
     def _deliver(self, parts: Sequence[Part]) -> list[Outcome]:
-        from kdistill.dicom_network.link import Caller
-
-        entity = Caller(ae_title=self._config.aet)
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._config.timeout_s
-        entity.connection_timeout = self._config.timeout_s
-        host, port = self._target.host, self._target.port
         try:
-            association = entity.associate(
-                host, port, contexts=_contexts(parts), ae_title=self._target.aet, tls_args=self._tls
-            )
-        except OSError:  # its name is not known, or not now
-            return [Outcome("again", "the destination's name has no address")] * len(parts)
-        if not association.is_established:
-            return [_why_not(association, entity.failure)] * len(parts)
-        try:
-            return [self._stored(association, part) for part in parts]
-        finally:
-            if association.is_established:
-                association.release()
+            with self._peer.call(_contexts(parts)) as association:
+                return [self._stored(association, part) for part in parts]
+        except UnreachedError as error:
+            return [error.outcome] * len(parts)
 
     def _stored(self, association: Any, part: Part) -> Outcome:
         if not association.is_established:
             return Outcome("again", "the association ended")
         # The answer is waited for from when the object is queued, so the time to carry it comes on top.
-        association.dimse_timeout = self._config.timeout_s + len(part.data) / SLOWEST_BYTES_PER_S
+        association.dimse_timeout = self._timeout_s + len(part.data) / SLOWEST_BYTES_PER_S
         try:
             status = association.send_c_store(part.dataset()).get("Status")
         except RuntimeError:
@@ -130,14 +109,6 @@ class StoreDestination:
         if status is None:
             return Outcome("again", "the destination gave no answer")
         return Outcome(fate_of(status), "" if status == 0 else f"status 0x{status:04X}")
-
-
-def _why_not(association: Any, failure: str) -> Outcome:
-    if association.is_rejected:
-        return Outcome("again", "the destination rejects our association")
-    if association.rejected_contexts and not association.accepted_contexts:
-        return Outcome("refused", "the destination takes no such object")
-    return Outcome("again", f"the destination {failure}")
 
 
 def _is_nameable(part: Part) -> bool:
@@ -179,6 +150,18 @@ class FolderDestination:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self._path / name)
+            _sync(self._path)
         except OSError as error:
+            with contextlib.suppress(OSError):  # of a full disk it would take what is left
+                partial.unlink(missing_ok=True)
             return Outcome("again", f"the folder cannot be written ({error.strerror})")
         return Outcome("delivered")
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder's list of names to the disk: without it a file may be gone when power fails."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,8 @@
 
 Three stages with a thread of their own: associations decode and queue, the reading thread of `Jobs` explains, one
 courier sends. One number bounds them all: images accepted and not yet answered. Where the destination is away, it
-fills, and senders are told "out of resources": the archive, which has a queue on a disk, waits in our place.
+fills, and senders are told "out of resources": the archive, which has a queue on a disk, waits in our place. Where the
+archive is asked to commit to results, an image is answered when it has, and a thread for each question waits for that.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import queue
 import threading
 import time
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
-from kdistill.dicom_network.config import ListenConfig, SendConfig
+from kdistill.dicom_network.commitment import Confirmer, Transactions
+from kdistill.dicom_network.config import ListenConfig, SendConfig, StoreTarget
 from kdistill.dicom_network.counts import Counts
 from kdistill.dicom_network.courier import Courier
 from kdistill.dicom_network.desk import SESSION, Desk
 from kdistill.dicom_network.destinations import Destination, FolderDestination
-from kdistill.dicom_network.parts import Part, part_of
+from kdistill.dicom_network.parts import Outcome, Part, part_of
 from kdistill.dicom_network.receiver import Receiver
 from kdistill.errors import KDistillError
 from kdistill.explain.build import ExplanationContext
@@ -40,6 +42,12 @@ _NEVER_S: Final = 1e9
 _STUCK_S: Final = 120.0
 
 
+class _Sent(NamedTuple):
+    job_id: str
+    part: Part
+    outcome: Outcome
+
+
 class Listener:
     """A context manager that listens; on leaving, everything accepted is explained and sent before it returns.
 
@@ -51,6 +59,7 @@ class Listener:
         sending: How results travel.
         destination: Where to.
         outbox: Where a result is kept that could not be delivered; None: it is lost, and counted so.
+        archive: Who is asked to commit to results, where `sending` says so.
     """
 
     def __init__(
@@ -62,6 +71,7 @@ class Listener:
         sending: SendConfig,
         destination: Destination,
         outbox: FolderDestination | None = None,
+        archive: StoreTarget | None = None,
     ) -> None:
         self.counts, self._config = Counts(), config
         self._formats: tuple[ExplainFormat, ...] = ("dicom-sr", "dicom-sc") if config.overlay else ("dicom-sr",)
@@ -73,10 +83,15 @@ class Listener:
         self._courier = Courier(destination, sending, self.counts, outbox=outbox, wait=self._hurry.wait)
         self._sender = threading.Thread(target=self._send, name="dicom-courier")
         self._receiver: Receiver | None = None
+        self._transactions = Transactions(self.counts) if sending.commit else None
+        self._confirmer: Confirmer | None = None
+        if self._transactions is not None and archive is not None:
+            self._confirmer = Confirmer(archive, sending, self._transactions)
+        self._confirming: list[threading.Thread] = []
 
     def __enter__(self) -> Listener:
         try:
-            self._receiver = Receiver(self._config, self._desk, self.counts)
+            self._receiver = Receiver(self._config, self.counts, desk=self._desk, transactions=self._transactions)
         except BaseException:
             self._jobs.close()
             raise
@@ -88,12 +103,19 @@ class Listener:
     ) -> None:
         assert self._receiver is not None
         self._desk.end()
-        self._receiver.close()
+        if self._confirmer is None:
+            self._receiver.close()
+        else:
+            self._receiver.settle()  # it stays: reports of the archive come to it
         self._read_on()
         self._jobs.close()
         self._hurry.set()
         self._ended.put(None)
         self._sender.join()
+        for thread in self._confirming:
+            thread.join()
+        if self._confirmer is not None:
+            self._receiver.close()
         if self.num_unanswered:
             logger.error("%d accepted images have no answer: the model has stopped", self.num_unanswered)
 
@@ -142,17 +164,40 @@ class Listener:
         return found or None
 
     def _answer(self, jobs: list[Job]) -> None:
-        answered: set[str] = set()
+        sent: list[_Sent] = []
         try:
-            results = {job.id: self._results(job) for job in jobs}
-            parts = [(job_id, part) for job_id, made in results.items() for part in made]
-            outcomes = self._courier.deliver([part for _, part in parts]) if parts else []
-            lost = {job_id for (job_id, _), outcome in zip(parts, outcomes, strict=True) if outcome.fate != "delivered"}
-            answered = {job_id for job_id, made in results.items() if made} - lost
+            made = [(job.id, part) for job in jobs for part in self._results(job)]
+            outcomes = self._courier.deliver([part for _, part in made]) if made else []
+            sent = [_Sent(*one, outcome) for one, outcome in zip(made, outcomes, strict=True)]
         finally:
-            for job in jobs:
-                self._jobs.delete(job.id, SESSION)
-                self._desk.close(str(job.image.header.SOPInstanceUID), forget=job.id not in answered)  # type: ignore[union-attr]
+            if self._confirmer is not None and any(one.outcome.fate == "delivered" for one in sent):
+                thread = threading.Thread(target=self._confirm, args=[self._confirmer, jobs, sent], name="dicom-commit")
+                self._confirming = [*(one for one in self._confirming if one.is_alive()), thread]
+                thread.start()
+            else:
+                self._close(jobs, sent)
+
+    def _confirm(self, confirmer: Confirmer, jobs: list[Job], sent: list[_Sent]) -> None:
+        """Ask the archive to commit to what it has got; what it does not commit to is kept."""
+        final = [one for one in sent if one.outcome.fate != "delivered"]
+        try:
+            there = [one for one in sent if one.outcome.fate == "delivered"]
+            outcomes = confirmer.confirm([one.part for one in there])
+            for one, outcome in zip(there, outcomes, strict=True):
+                self.counts.add("objects_committed" if outcome.fate == "delivered" else "objects_uncommitted")
+                if outcome.fate != "delivered":
+                    self._courier.keep(one.part, outcome)
+                final.append(one._replace(outcome=outcome))
+        finally:
+            self._close(jobs, final)
+
+    def _close(self, jobs: list[Job], sent: list[_Sent]) -> None:
+        """These images need nothing more; one whose results did not all arrive may come again."""
+        lost = {one.job_id for one in sent if one.outcome.fate != "delivered"}
+        answered = {one.job_id for one in sent} - lost
+        for job in jobs:
+            self._jobs.delete(job.id, SESSION)
+            self._desk.close(str(job.image.header.SOPInstanceUID), forget=job.id not in answered)  # type: ignore[union-attr]
 
     def _results(self, job: Job) -> list[Part]:
         """The objects that answer an image; none where the model failed or its header is too odd for a result."""

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kdistill.errors import InputError
 from kdistill.studies.dicom import quiet_pydicom
 from kdistill.studies.dicom_file import looks_like_dicom
+
+#: "again": it may be sent again; "uncommitted": it was delivered, and the archive has not committed to keep it.
+Fate = Literal["delivered", "refused", "again", "uncommitted"]
+
+
+class Outcome(NamedTuple):
+    """What became of one object. `reason` is ours, or a number of the standard's."""
+
+    fate: Fate
+    reason: str = ""
 
 
 class Part(NamedTuple):

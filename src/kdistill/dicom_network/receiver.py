@@ -1,4 +1,4 @@
-"""The C-STORE and C-ECHO provider: who may connect, how long and how much anybody may send, what is answered.
+"""The provider of C-STORE, C-ECHO and storage commitment reports: who may connect, how long, how much, and answers.
 
 pynetdicom has timers for a silent peer. Added here: a time and a size for each unit and each object (a peer that drips
 a byte a second is never silent), a bound on open connections that ask for nothing, and on requests sent ahead.
@@ -8,6 +8,7 @@ Source: DICOM PS3.8 9.3 (units of the upper layer), PS3.7 9.1.1 (C-STORE), PS3.4
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import socket
@@ -31,9 +32,10 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from kdistill.dicom_network.commitment import Transactions, refuse_action
 from kdistill.dicom_network.config import ListenConfig
 from kdistill.dicom_network.counts import Counts
 from kdistill.dicom_network.desk import Arrived, Desk
@@ -76,27 +78,41 @@ class Receiver:
 
     Args:
         config: Where, to whom, how much.
-        desk: Who judges what arrives.
         counts: Told of associations.
+        desk: Who judges images that arrive; None: none are taken.
+        transactions: Told of storage commitment reports; None: none are taken.
 
     Raises:
         EnvironmentFault: The port is taken or the address is not of this machine.
     """
 
-    def __init__(self, config: ListenConfig, desk: Desk, counts: Counts) -> None:
-        self._config, self._desk, self._counts = config, desk, counts
-        entity = _entity_of(config)
+    def __init__(
+        self,
+        config: ListenConfig,
+        counts: Counts,
+        *,
+        desk: Desk | None = None,
+        transactions: Transactions | None = None,
+    ) -> None:
+        self._desk = desk
+        entity = _entity_of(config, stores=desk is not None, commits=transactions is not None)
         watch = _Watch(config)
+        handlers: list[Any] = [
+            (evt.EVT_C_ECHO, lambda event: 0x0000),
+            (evt.EVT_ESTABLISHED, lambda event: counts.add("associations")),
+            (evt.EVT_CONN_CLOSE, _left),
+            (evt.EVT_DATA_RECV, watch.heard),
+            (evt.EVT_DIMSE_RECV, watch.complete),
+        ]
+        if desk is not None:
+            handlers.append((evt.EVT_C_STORE, functools.partial(_stored, desk)))
+        if transactions is not None:
+            handlers.append((evt.EVT_N_EVENT_REPORT, transactions.reported))
+            handlers.append((evt.EVT_N_ACTION, refuse_action))
         try:
             self._server: Any = entity.make_server(
                 (config.host, config.port),
-                evt_handlers=[
-                    (evt.EVT_C_STORE, self._stored),
-                    (evt.EVT_C_ECHO, lambda event: 0x0000),
-                    (evt.EVT_ESTABLISHED, lambda event: counts.add("associations")),
-                    (evt.EVT_DATA_RECV, watch.heard),
-                    (evt.EVT_DIMSE_RECV, watch.complete),
-                ],
+                evt_handlers=handlers,
                 ssl_context=server_context(config.tls_files, config.tls_peer) if config.tls_files.cert else None,
                 server_class=_Server,
                 request_handler=_Handler,
@@ -120,31 +136,37 @@ class Receiver:
         socketserver.BaseServer.shutdown(self._server)  # pynetdicom's own forgets a server that it started itself
         self._thread.join()
         self._server.server_close()
-        deadline = time.monotonic() + patience_s
-        while self._desk.num_taking and time.monotonic() < deadline:
-            time.sleep(0.02)
+        self.settle(patience_s)
         time.sleep(0.1)  # the last answers leave
         _end(self._server.active_associations)
 
-    def _stored(self, event: evt.Event) -> Any:
-        request: Any = event.request
-        stream = request.DataSet
-        sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        data = as_file(sop_class, instance, str(event.context.transfer_syntax), stream.getvalue() if stream else b"")
-        return self._desk.take(Arrived(sop_class, instance, data)).as_status()
+    def settle(self, patience_s: float = 15.0) -> None:
+        """Wait until every sender has its status, but no longer than `patience_s`."""
+        deadline = time.monotonic() + patience_s
+        while self._desk is not None and self._desk.num_taking and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
-def _entity_of(config: ListenConfig) -> AE:
+def _stored(desk: Desk, event: evt.Event) -> Any:
+    request: Any = event.request
+    stream = request.DataSet
+    sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+    data = as_file(sop_class, instance, str(event.context.transfer_syntax), stream.getvalue() if stream else b"")
+    return desk.take(Arrived(sop_class, instance, data)).as_status()
+
+
+def _entity_of(config: ListenConfig, *, stores: bool, commits: bool) -> AE:
     entity = _Entity(ae_title=config.aet)
     entity.acse_timeout, entity.dimse_timeout = config.acse_timeout_s, config.dimse_timeout_s
     entity.network_timeout = config.network_timeout_s
     entity.maximum_associations = config.max_associations
     entity.require_called_aet = True
     entity.require_calling_aet = list(config.calling_aets)
-    syntaxes = transfer_syntaxes()
-    for sop_class in CLASSES:
-        entity.add_supported_context(sop_class, syntaxes)
+    for sop_class in CLASSES if stores else ():
+        entity.add_supported_context(sop_class, transfer_syntaxes())
     entity.add_supported_context(Verification)
+    if commits:  # the other side is the provider: one that asks for the user's role is not accepted (PS3.7 D.3.3.4)
+        entity.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
     return entity
 
 
@@ -239,6 +261,15 @@ class _Handler(RequestHandler):
         association = super()._create_association()
         bound(association.dul.socket, self.server.config.network_timeout_s)
         return association
+
+
+def _left(event: evt.Event) -> None:
+    """Free the place of a connection that closed before it asked for anything: a health check, a scan of ports.
+
+    pynetdicom 3.0.4 would wait for its request until the time for one is over, and 64 of these keep everybody out.
+    """
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what it reads where no request has come in time
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +28,9 @@ from kdistill.interrupt import SignalWatch
 from kdistill.serve.config import is_loopback
 
 if TYPE_CHECKING:
+    from kdistill.dicom_network.commitment import Confirmer
     from kdistill.dicom_network.listener import Listener
+    from kdistill.dicom_network.parts import Outcome, Part
 
 Status = dict[str, object]
 _LOOK_S: Final = 0.2
@@ -74,7 +77,7 @@ def listen_run(
         run_dir: The run.
         settings: Fields of `ListenConfig`.
         way: Where results go.
-        sending: Fields of `SendConfig`: whether they go over TLS.
+        sending: Fields of `SendConfig`: whether they go over TLS, and whether the archive is asked to commit to them.
         arm: Which student.
         seed: Which seed; None: the first.
         quality: What follows when an image does not look like a frontal chest film: "refuse", "warn" or "off".
@@ -93,6 +96,10 @@ def listen_run(
     config = _checked(settings)
     target, policy = way.target(), check_policy(quality)
     sender = _sending({"aet": config.aet, "tls_files": config.tls_files, **sending}, target, listens=True)
+    if sender.commit and way.outbox is None:
+        raise ConfigError(
+            "needs a place for what the archive does not commit to", where="--commit", remedy="Give --outbox DIR."
+        )
     student_dir = student_dir_of(run_dir, arm, seed)
     _require_network()
     from kdistill.dicom_network.destinations import FolderDestination, destination_of
@@ -107,8 +114,9 @@ def listen_run(
     reader = load_reader(student_dir)
     context = load_context(run_dir, reader.name, reader.thresholds, quality=policy)
     pool = DecoderPool(config.decoders, require_chest=False)
+    archive = target if isinstance(target, StoreTarget) else None
     with SignalWatch() as watch, quiet_network(), pool:
-        with Listener(reader, context, pool, config, sender, destination, outbox) as listener:
+        with Listener(reader, context, pool, config, sender, destination, outbox, archive) as listener:
             start: Status = {"aet": config.aet, "host": config.host, "port": listener.port, "model": reader.name}
             announce({"state": "listening", **start, "tls": config.tls_files.cert is not None})
             _wait(listener, watch, announce, every_s)
@@ -132,6 +140,7 @@ def send_files(
     aet: str,
     attempts: int = 1,
     sending: Mapping[str, object] = MappingProxyType({}),
+    receiving: Mapping[str, object] = MappingProxyType({}),
     on_outcome: Callable[[str, str, str], None],
 ) -> dict[str, int]:
     """Send DICOM files to a destination.
@@ -141,17 +150,19 @@ def send_files(
         to: `AET@host:port` (C-STORE) or the address of a DICOMweb service (STOW-RS).
         aet: Our AE title.
         attempts: Times that each object is sent at most while the destination is away.
-        sending: Other fields of `SendConfig`: whether they go over TLS.
-        on_outcome: Told of each file: its name, "delivered", "refused", "again" or "unreadable", and why.
+        sending: Other fields of `SendConfig`: whether they go over TLS, and whether the archive is asked to commit.
+        receiving: Fields of `ListenConfig`: where its reports on that are waited for.
+        on_outcome: Told of each file: its name, "delivered", "refused", "again", "uncommitted" or "unreadable", and
+            why.
 
     Returns:
         How many files had each of these outcomes.
 
     Raises:
-        ConfigError: No such destination or AE title.
+        ConfigError: No such destination or AE title, or options that do not fit one another.
         InputError: A source does not exist, or there is no file in it.
         PolicyError: Credentials would travel unencrypted to another machine.
-        EnvironmentFault: The DICOM network library is not installed.
+        EnvironmentFault: The DICOM network library is not installed, or the port for reports is taken.
     """
     target = parse_target(to)
     config = _sending({"aet": aet, "attempts": attempts, **sending}, target)
@@ -162,17 +173,17 @@ def send_files(
     from kdistill.dicom_network.counts import Counts
     from kdistill.dicom_network.courier import Courier
     from kdistill.dicom_network.destinations import destination_of
-    from kdistill.dicom_network.parts import Part, read_part
+    from kdistill.dicom_network.parts import read_part
     from kdistill.dicom_network.quiet import quiet_network
 
     courier = Courier(destination_of(target, config), config, Counts())
-    found = {"delivered": 0, "refused": 0, "again": 0, "unreadable": 0}
+    found = {"delivered": 0, "refused": 0, "again": 0, "uncommitted": 0, "unreadable": 0}
 
     def told(name: str, fate: str, reason: str) -> None:
         found[fate] += 1
         on_outcome(name, fate, reason)
 
-    with quiet_network():
+    with quiet_network(), _asking(target, config, receiving) as confirmer:
         for start in range(0, len(files), _BATCH):
             parts: list[Part] = []
             for path in files[start : start + _BATCH]:
@@ -180,9 +191,44 @@ def send_files(
                     parts.append(read_part(path))
                 except InputError as error:
                     told(path.name, "unreadable", error.what)
-            for part, outcome in zip(parts, courier.deliver(parts) if parts else [], strict=True):
+            outcomes = courier.deliver(parts) if parts else []
+            if confirmer is not None:
+                outcomes = _confirmed(confirmer, parts, outcomes)
+            for part, outcome in zip(parts, outcomes, strict=True):
                 told(part.name, outcome.fate, outcome.reason)
     return found
+
+
+@contextmanager
+def _asking(target: Target, config: SendConfig, receiving: Mapping[str, object]) -> Iterator[Confirmer | None]:
+    """Who asks the destination to commit, with a receiver for its reports; None where that is not wished."""
+    if not (config.commit and isinstance(target, StoreTarget)):
+        yield None
+        return
+    from kdistill.dicom_network.commitment import Confirmer, Transactions
+    from kdistill.dicom_network.counts import Counts
+    from kdistill.dicom_network.receiver import Receiver
+
+    settings = _checked({"aet": config.aet, "tls_files": config.tls_files, **receiving})
+    if is_loopback(settings.host) and not is_loopback(target.host):
+        raise ConfigError(
+            f"the archive's report cannot come to {settings.host}",
+            where="--commit",
+            remedy="Give --host and --port as the archive knows them for our title, and --allow with its address.",
+        )
+    transactions = Transactions(counts := Counts())
+    receiver = Receiver(settings, counts, transactions=transactions)
+    try:
+        yield Confirmer(target, config, transactions)
+    finally:
+        receiver.close()
+
+
+def _confirmed(confirmer: Confirmer, parts: Sequence[Part], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes, where what was delivered is so only if the archive has committed to it."""
+    there = [part for part, outcome in zip(parts, outcomes, strict=True) if outcome.fate == "delivered"]
+    told = iter(confirmer.confirm(there) if there else [])
+    return [next(told) if outcome.fate == "delivered" else outcome for outcome in outcomes]
 
 
 def _files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -218,7 +264,7 @@ def _sending(settings: Mapping[str, object], target: Target, *, listens: bool = 
         listens: The certificate is also the receiver's own, and may serve nothing else.
 
     Raises:
-        ConfigError: TLS options do not fit the destination.
+        ConfigError: Options do not fit the destination, or one another.
     """
     config = validate(SendConfig, dict(settings), where="dicom")
     if config.tls and not isinstance(target, StoreTarget):
@@ -226,6 +272,14 @@ def _sending(settings: Mapping[str, object], target: Target, *, listens: bool = 
             "is for AET@host:port alone",
             where="--to-tls",
             remedy="A DICOMweb service has TLS where its address is https.",
+        )
+    if config.commit and not isinstance(target, StoreTarget):
+        raise ConfigError("is for AET@host:port alone", where="--commit")
+    if config.commit and config.tls and not listens and None in (config.tls_files.cert, config.tls_files.ca):
+        raise ConfigError(
+            "needs a certificate of ours: the archive's report comes over TLS too",
+            where="--commit",
+            remedy="Give --tls-cert, --tls-key and --tls-ca.",
         )
     if config.tls_name is not None and not config.tls:
         raise ConfigError("has no effect without --to-tls", where="--to-tls-name")
