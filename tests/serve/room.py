@@ -13,7 +13,7 @@ import uvicorn
 
 from kdistill.serve.jobs import Jobs
 
-from .test_app import Telling, png, wait
+from .telling import Telling, png, wait
 
 #: Seconds after which the server of the tests closes a connection that asks nothing.
 IDLE_S = 1

@@ -15,7 +15,7 @@ import pytest
 from kdistill.observations import INDEX
 
 from .room import Room, decoder_pid, interrupt
-from .test_app import Telling, decoded, png, wait
+from .telling import Telling, decoded, png, wait
 
 
 def test_41_somebody_elses_id(room: Room) -> None:

@@ -27,7 +27,7 @@ from kdistill.studies.dicom import dicom_header
 
 from ..explain.test_exports import film
 from .serving import listening
-from .test_app import Clock, Telling, context, decoded, png, serving, wait
+from .telling import Clock, Telling, context, decoded, png, serving, wait
 
 
 def dicom_bytes(**changes: object) -> bytes:
