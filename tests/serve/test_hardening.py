@@ -74,9 +74,8 @@ def test_a_model_that_hangs_does_not_keep_the_server_from_ending() -> None:
     jobs = Jobs(reader, context(), ServeConfig(max_waiting=1))
     reader.go.clear()
     jobs.submit("s", decoded(png()))
-    begun = time.monotonic()
     jobs.close(within_s=0.5)
-    assert time.monotonic() - begun < 3
+    assert jobs.is_alive, "it waited for the model, which holds its thread for ten seconds"
     reader.go.set()
 
 
@@ -167,17 +166,15 @@ def test_health_is_told_while_every_thread_is_busy() -> None:
 
         @client.app.get("/busy")  # type: ignore[attr-defined]
         def busy() -> None:
-            release.wait(20)
+            release.wait(60)
 
         with ThreadPoolExecutor(45) as pool:
             waiting = [pool.submit(client.get, "/busy") for _ in range(45)]
             time.sleep(0.5)
-            begun = time.monotonic()
             assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
-            took_s = time.monotonic() - begun
+            assert not any(future.done() for future in waiting), "told before any thread was free again"
             release.set()
             assert {future.result().status_code for future in waiting} == {200}
-    assert took_s < 2
 
 
 def test_a_session_has_to_show_the_token_again_after_half_a_day() -> None:
