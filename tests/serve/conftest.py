@@ -204,14 +204,14 @@ def run(published: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Room]:
     """A server that listens, with little room and little patience, for the tests of one module."""
-    from .room import IDLE_S, Room
+    from .room import IDLE_S, Room, decoders
     from .serving import listening
 
     reader = Telling()
     config = ServeConfig(port=0, max_upload_mb=1, max_waiting=4, decoders=1)
-    jobs = Jobs(reader, context(), config)
+    jobs, others = Jobs(reader, context(), config), decoders()
     with listening(create_app(jobs, config), config, idle_s=IDLE_S) as (server, port):
-        yield Room(server, port, reader, jobs)
+        yield Room(server, port, reader, jobs, others)
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -79,8 +81,22 @@ def png(seed: int = 0) -> bytes:
 
 
 def decoded(data: bytes, name: str = "x") -> FileImage:
+    return decoded_all([data], name)[0]
+
+
+def decoded_all(files: Iterable[bytes], name: str = "x") -> list[FileImage]:
+    """All by one child: starting one takes longer than forty films."""
     with DecoderPool() as pool:
-        return image_of(name, data, 64, pool)
+        return [image_of(name, data, 64, pool) for data in files]
+
+
+def are_about(answers: Sequence[dict], files: Sequence[bytes]) -> bool:
+    """Whether each answer is about its own file: by the file's hash, and by what `Telling` tells of its pixels."""
+    images = decoded_all(files)
+    told = [answer["observations"][INDEX["Edema"]]["probability"] for answer in answers]
+    right = [float(Telling.answer(image.pixels).probabilities[INDEX["Edema"]]) for image in images]  # type: ignore[index]
+    hashes = [hashlib.sha256(data).hexdigest() for data in files]
+    return [answer["image_sha256"] for answer in answers] == hashes and told == pytest.approx(right, abs=1e-6)
 
 
 def wait(client: TestClient, job: dict) -> dict:
