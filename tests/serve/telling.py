@@ -42,7 +42,7 @@ class Telling:
         self.refused: np.ndarray | None = None
 
     def read(self, images: np.ndarray) -> Sequence[Reading]:
-        self.go.wait(10)
+        self.go.wait(60)  # a busy machine is slow: no test may find it over
         if self.refused is not None and any(np.array_equal(image, self.refused) for image in images):
             raise RuntimeError("cannot bear it")
         self.batches.append(len(images))
@@ -100,7 +100,7 @@ def are_about(answers: Sequence[dict], files: Sequence[bytes]) -> bool:
 
 
 def wait(client: TestClient, job: dict) -> dict:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120  # a busy machine is slow, not wrong
     while time.monotonic() < deadline:
         state = client.get(f"/v1/jobs/{job['id']}").json()
         if state["stage"] in ("done", "failed", "expired"):

@@ -75,7 +75,7 @@ def test_a_model_that_hangs_does_not_keep_the_server_from_ending() -> None:
     reader.go.clear()
     jobs.submit("s", decoded(png()))
     jobs.close(within_s=0.5)
-    assert jobs.is_alive, "it waited for the model, which holds its thread for ten seconds"
+    assert jobs.is_alive, "it waited for the model, which holds its thread for a minute"
     reader.go.set()
 
 
