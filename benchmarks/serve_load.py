@@ -55,12 +55,16 @@ class Figures:
     without_retry_after: int = 0
     latencies_s: list[float] = field(default_factory=list)
     health_s: list[float] = field(default_factory=list)
+    #: How much later than asked for the benchmark itself woke up, before each question about health: what of `health_s`
+    #: is the clients' own want of a processor.
+    late_s: list[float] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
     def summary(self) -> dict[str, object]:
         """The figures as a table has them."""
         p50, p99 = np.percentile(self.latencies_s or [np.nan], [50, 99])
+        health = np.percentile(self.health_s or [0.0], [50, 99, 100])
         return {
             "sent": self.sent,
             "accepted": self.accepted,
@@ -73,7 +77,8 @@ class Figures:
             "accepted_p50_s": round(float(p50), 3),
             "accepted_p99_s": round(float(p99), 3),
             "images_per_s": round(self.done / self.seconds, 2) if self.seconds else 0.0,
-            "healthz_max_s": round(max(self.health_s, default=0.0), 3),
+            "healthz_p50_p99_max_s": [round(float(value), 3) for value in health],
+            "clients_late_max_s": round(max(self.late_s, default=0.0), 3),
             "rss_mb_first_max_last": [round(f(self.rss_mb)) for f in (lambda r: r[0], max, lambda r: r[-1])]
             if self.rss_mb
             else [],
@@ -138,7 +143,9 @@ async def _watch(url: str, pid: int, figures: Figures) -> None:
             (await client.get("/healthz")).raise_for_status()
             figures.health_s.append(time.perf_counter() - begun)
             figures.rss_mb.append(rss_mb(pid))
+            slept = time.perf_counter()
             await asyncio.sleep(HEALTH_EVERY_S)
+            figures.late_s.append(time.perf_counter() - slept - HEALTH_EVERY_S)
 
 
 async def capacity(url: str, image_of: Callable[[int], bytes], *, seconds: float, clients: int = 8) -> float:

@@ -196,10 +196,16 @@ def test_twenty_hanging_peers_do_not_keep_a_good_one_waiting(reader: Held, kept:
             peer.close()
 
 
+def acceptors() -> set[threading.Thread]:
+    """Threads that serve a connection; those of earlier tests live on until their time is up."""
+    return {thread for thread in threading.enumerate() if "AcceptorThread" in thread.name}
+
+
 def test_connections_are_bounded(reader: Held, kept: Kept) -> None:
+    earlier = acceptors()
     with listening(reader, kept, max_connections=5, acse_timeout_s=30) as listener:
         peers = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(5)]
-        wait_for(lambda: len([t for t in threading.enumerate() if "AcceptorThread" in t.name]) == 5)
+        wait_for(lambda: len(acceptors() - earlier) == 5)
         late = socket.create_connection(("127.0.0.1", listener.port))
         late.settimeout(60)
         assert late.recv(1) == b""
@@ -236,12 +242,12 @@ def half_sent(port: int, source: Dataset) -> Association:
 
 
 def test_an_abort_in_mid_transfer_leaves_nothing_behind(reader: Held, kept: Kept) -> None:
-    large = film(2000, 2000)
+    large, earlier = film(2000, 2000), acceptors()
     with listening(reader, kept) as listener:
         half_sent(listener.port, large).abort()
         cut = half_sent(listener.port, large)
         cut.dul.socket.socket.shutdown(socket.SHUT_RDWR)
-        wait_for(lambda: not [t for t in threading.enumerate() if "AcceptorThread" in t.name])
+        wait_for(lambda: acceptors() <= earlier)
         assert listener.num_open == 0 and dict(listener.counts)["received"] == 0
         assert [s.Status for s in send(listener.port, film())] == [0]
 

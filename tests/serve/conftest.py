@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
+from kdistill.artifact import open_stage
 from kdistill.explain.build import ExplanationContext
 from kdistill.explain.config import ExplainConfig
 from kdistill.explain.reading import Reading
@@ -29,10 +31,17 @@ from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.samples import Samples
 from kdistill.serve.sockets import server_of
+from kdistill.studies.phantom.plan import StudyPlan
+from kdistill.studies.phantom.render import render_uint8
+from kdistill.studies.phantom.world import sample_plans
+from kdistill.studies.stage import build_studies
 
 from ..explain.conftest import QUOTE, make_library, make_reading, radiograph
 from ..explain.test_exports import film
 from .page_tools import Page, opened
+from .reacting import CONFIG, Reacting
+from .students import add_student, make_run
+from .telling import Clock, Telling, context, serving
 
 if TYPE_CHECKING:
     from .room import Room
@@ -87,13 +96,13 @@ def serve() -> Serve:
     """Serve the page on a free port of loopback, with any settings of `ServeConfig`, and the samples of a folder."""
 
     @contextmanager
-    def serving(*, studies: Path | None = None, **settings: object) -> Iterator[Served]:
+    def on_a_free_port(*, studies: Path | None = None, **settings: object) -> Iterator[Served]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             config = ServeConfig.model_validate({"port": free.getsockname()[1], **settings})
         reader = PageReader()
-        context = ExplanationContext(reader.name, reader.thresholds, make_library(), RuleLabeler(), ExplainConfig())
-        jobs = Jobs(reader, context, config)
+        known = ExplanationContext(reader.name, reader.thresholds, make_library(), RuleLabeler(), ExplainConfig())
+        jobs = Jobs(reader, known, config)
         samples = None if studies is None else Samples(studies)
         feedback = FeedbackStore(config.feedback) if config.feedback else None
         server = server_of(create_app(jobs, config, samples, feedback), config)
@@ -109,7 +118,7 @@ def serve() -> Serve:
             server.should_exit = True
             thread.join(30)
 
-    return serving
+    return on_a_free_port
 
 
 def chromium_path() -> str | None:
@@ -130,18 +139,79 @@ def chromium() -> Iterator[object]:
         browser.close()
 
 
+@pytest.fixture
+def reader() -> Telling:
+    """Whose answer depends on the image."""
+    return Telling()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Time goes on where a test says so."""
+    return Clock()
+
+
+@pytest.fixture
+def client(reader: Telling, clock: Clock) -> Iterator[TestClient]:
+    """A browser in a reading room with little room."""
+    with serving(reader, clock) as found:
+        yield found
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where feedback is to be kept."""
+    return tmp_path / "said here.sqlite"
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published studies of a small phantom world."""
+    folder = tmp_path_factory.mktemp("run") / "studies"
+    with open_stage(folder, stage="studies", config={"studies": CONFIG.model_dump(mode="json"), "files": {}}) as stage:
+        build_studies(stage, CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plans() -> list[StudyPlan]:
+    """What its test studies were drawn from."""
+    return sample_plans(CONFIG)["test"]
+
+
+@pytest.fixture
+def reacting(studies: Path, plans: list[StudyPlan]) -> Reacting:
+    """A reader that looks for the first finding of its first test study."""
+    observation = plans[0].findings[0].observation
+    whole, without = (render_uint8(plan, 64)[0] for plan in (plans[0], plans[0].without(observation)))
+    return Reacting(observation, whole, without)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two students; copied by every test that changes it."""
+    run = make_run(tmp_path_factory.mktemp("run") / "run", weights=0)
+    add_student(run, "template", seed=3, weights=1)
+    return run
+
+
+@pytest.fixture
+def run(published: Path, tmp_path: Path) -> Path:
+    """A copy of that run."""
+    return Path(shutil.copytree(published, tmp_path / "run"))
+
+
 @pytest.fixture(scope="module")
 def running() -> Iterator[Room]:
     """A server that listens, with little room and little patience, for the tests of one module."""
-    from .room import IDLE_S, Room
+    from .room import IDLE_S, Room, decoders
     from .serving import listening
-    from .test_app import Telling, context
 
     reader = Telling()
     config = ServeConfig(port=0, max_upload_mb=1, max_waiting=4, decoders=1)
-    jobs = Jobs(reader, context(), config)
+    jobs, others = Jobs(reader, context(), config), decoders()
     with listening(create_app(jobs, config), config, idle_s=IDLE_S) as (server, port):
-        yield Room(server, port, reader, jobs)
+        yield Room(server, port, reader, jobs, others)
 
 
 @pytest.fixture

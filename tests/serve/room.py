@@ -13,7 +13,7 @@ import uvicorn
 
 from kdistill.serve.jobs import Jobs
 
-from .test_app import Telling, png, wait
+from .telling import Telling, png, wait
 
 #: Seconds after which the server of the tests closes a connection that asks nothing.
 IDLE_S = 1
@@ -22,12 +22,13 @@ SCRIPT = "<script>alert(1)</script>"
 
 @dataclass
 class Room:
-    """A server that listens, and the reader behind it."""
+    """A server that listens, and the reader behind it. `others`: decoders that belong to somebody else."""
 
     server: uvicorn.Server
     port: int
     reader: Telling
     jobs: Jobs
+    others: frozenset[int]
 
     @property
     def url(self) -> str:
@@ -48,16 +49,17 @@ def resident_mb() -> float:
     return int(found[1]) / 1000
 
 
-def decoder_pid() -> int:
-    own = os.getpid()
+def decoders() -> frozenset[int]:
+    """The children of this process that decode, whoever started them: pools of other tests live until the end."""
+    own, found = os.getpid(), set[int]()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int(re.search(r"PPid:\s+(\d+)", (folder / "status").read_text())[1])  # type: ignore[index]
             if parent == own and b"decoding_child" in (folder / "cmdline").read_bytes():
-                return int(folder.name)
+                found.add(int(folder.name))
         except (OSError, TypeError):
             continue
-    raise AssertionError("no decoder runs")
+    return frozenset(found)
 
 
 def interrupt(thread_id: int | None) -> None:

@@ -27,6 +27,7 @@ from kdistill.observations import NUM_OBSERVATIONS
 from kdistill.records import Study, StudyImage, Truth
 from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
+from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.samples import Samples
 from kdistill.serve.sockets import server_of
@@ -115,7 +116,8 @@ def listening(app: FastAPI, config: ServeConfig, *, idle_s: int = 10) -> Iterato
 def app_of(reader: ImageReader, config: ServeConfig, studies_dir: Path | None = None) -> FastAPI:
     """The application around a reader."""
     samples = None if studies_dir is None else Samples(studies_dir)
-    return create_app(Jobs(reader, context_of(reader.name), config), config, samples)
+    feedback = None if config.feedback is None else FeedbackStore(config.feedback)
+    return create_app(Jobs(reader, context_of(reader.name), config), config, samples, feedback)
 
 
 def main() -> None:

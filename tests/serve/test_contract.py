@@ -25,12 +25,16 @@ pytest.importorskip("schemathesis")
 SESSION = "schemathesis-0123456789abcdefghi"
 TOKEN = "a-token-of-enough-letters"
 COMMAND = (sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()")
-#: All checks are on, with the statuses that they expect by default. One exception: no schema can say what makes bytes
-#: a chest radiograph, so a valid body may also be told why it is none (415); schemathesis has a few pixels of its own.
+#: All checks are on, with the statuses that they expect by default. Two exceptions: no schema can say what makes bytes
+#: a chest radiograph, so a valid body may also be told why it is none (415; schemathesis has a few pixels of its own),
+#: nor which words contradict the answer that they are about (422).
 CONFIG = """
 [[operations]]
 include-path = "/v1/explain"
 checks.positive_data_acceptance.expected-statuses = ["202", "401", "403", "415", "429"]
+[[operations]]
+include-path = "/v1/results/{job_id}/feedback"
+checks.positive_data_acceptance.expected-statuses = ["200", "401", "403", "404", "409", "422"]
 """
 
 
@@ -47,8 +51,11 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def server(folder: Path, **settings: object) -> Iterator[int]:
-    """The port of a server with samples."""
-    config = ServeConfig.model_validate({"port": 0, "max_waiting": 256, "max_upload_mb": 1, **settings})
+    """The port of a server with samples and feedback."""
+    file = folder / "said.sqlite"
+    config = ServeConfig.model_validate(
+        {"port": 0, "max_waiting": 256, "max_upload_mb": 1, "feedback": file, **settings}
+    )
     studies = folder / "studies"
     studies.mkdir()
     with listening(app_of(tiny_reader(), config, write_studies(studies)), config) as (_, port):

@@ -22,7 +22,7 @@ from kdistill.serve.run import serve_run
 from ..explain.test_exports import film
 from .room import SCRIPT, Room
 from .sockets import connected, everything, head
-from .test_app import TOKEN, Clock, Telling, png, serving, wait
+from .telling import TOKEN, Clock, Telling, png, serving, wait
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from kdistill.serve import sockets
 
 from .room import IDLE_S, Room
 from .sockets import break_off, connected, everything, head, seconds_until_closed, status
-from .test_app import png, wait
+from .telling import png, wait
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from .room import SCRIPT, Room, resident_mb
 from .sockets import connected, head, status
-from .test_app import png, wait
+from .telling import png, wait
 
 GIB = 2**30
 

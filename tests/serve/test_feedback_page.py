@@ -18,8 +18,8 @@ from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.sockets import server_of
 
-from .test_app import Clock, context, png
-from .test_feedback import Speaking, lines
+from .speaking import Speaking, lines
+from .telling import Clock, context, png
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make install-dev)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -27,7 +27,7 @@ from kdistill.studies.dicom import dicom_header
 
 from ..explain.test_exports import film
 from .serving import listening
-from .test_app import Clock, Telling, context, decoded, png, serving, wait
+from .telling import Clock, Telling, context, decoded, png, serving, wait
 
 
 def dicom_bytes(**changes: object) -> bytes:
@@ -74,9 +74,8 @@ def test_a_model_that_hangs_does_not_keep_the_server_from_ending() -> None:
     jobs = Jobs(reader, context(), ServeConfig(max_waiting=1))
     reader.go.clear()
     jobs.submit("s", decoded(png()))
-    begun = time.monotonic()
     jobs.close(within_s=0.5)
-    assert time.monotonic() - begun < 3
+    assert jobs.is_alive, "it waited for the model, which holds its thread for a minute"
     reader.go.set()
 
 
@@ -133,11 +132,14 @@ HEADERS: tuple[dict[str, object], ...] = (
 )  # fmt: skip
 
 
-def test_no_header_makes_an_export_fail_unforeseen() -> None:
+@pytest.mark.parametrize(
+    "headers", [HEADERS[::3], pytest.param(HEADERS, marks=pytest.mark.slow)], ids=["a third", "all"]
+)
+def test_no_header_makes_an_export_fail_unforeseen(headers: tuple[dict[str, object], ...]) -> None:
     """The formats that read it: a result, or 409 or 415 with the reason."""
     told = {}
     with serving(Telling(), Clock()) as client:
-        for changes in HEADERS:
+        for changes in headers:
             sent = client.post("/v1/explain", content=dicom_bytes(**changes))
             codes = [sent.status_code]
             if sent.status_code == 202:
@@ -167,17 +169,15 @@ def test_health_is_told_while_every_thread_is_busy() -> None:
 
         @client.app.get("/busy")  # type: ignore[attr-defined]
         def busy() -> None:
-            release.wait(20)
+            release.wait(60)
 
         with ThreadPoolExecutor(45) as pool:
             waiting = [pool.submit(client.get, "/busy") for _ in range(45)]
             time.sleep(0.5)
-            begun = time.monotonic()
             assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
-            took_s = time.monotonic() - begun
+            assert not any(future.done() for future in waiting), "told before any thread was free again"
             release.set()
             assert {future.result().status_code for future in waiting} == {200}
-    assert took_s < 2
 
 
 def test_a_session_has_to_show_the_token_again_after_half_a_day() -> None:
@@ -212,17 +212,19 @@ def test_the_server_does_not_say_what_it_runs_on() -> None:
         assert httpx.get(f"http://127.0.0.1:{port}/", headers=upgrade).status_code == 200, "no other protocol is spoken"
 
 
-def test_the_contract_names_links_that_exist() -> None:
+def test_the_contract_links_an_id_to_all_that_can_be_asked_with_it() -> None:
+    """Programs follow links, and so does schemathesis: what is not linked was asked with made-up ids only."""
     config = ServeConfig(token="a-token-of-enough-letters")
     app = create_app(Jobs(Telling(), context(), config), config)
-    schema = app.openapi()
-    operations = [operation for path in schema["paths"].values() for operation in path.values()]
-    known = {operation["operationId"] for operation in operations}
-    links = {
-        link["operationId"]
-        for operation in operations
-        for answer in operation["responses"].values()
+    paths = app.openapi()["paths"]
+    known = {item["operationId"]: path for path, operations in paths.items() for item in operations.values()}
+    links = [
+        link
+        for operations in paths.values()
+        for item in operations.values()
+        for answer in item["responses"].values()
         for link in answer.get("links", {}).values()
-    }
-    assert len(links) == 7 and links <= known
-    assert schema["paths"]["/v1/explain"]["post"]["security"] and "security" not in schema["paths"]["/healthz"]["get"]
+    ]
+    assert {link["operationId"] for link in links} == {name for name, path in known.items() if "{" in path}
+    assert all(f"{{{name}}}" in known[link["operationId"]] for link in links for name in link["parameters"])
+    assert paths["/v1/explain"]["post"]["security"] and "security" not in paths["/healthz"]["get"]

@@ -22,8 +22,8 @@ from kdistill.serve.samples import Samples
 from kdistill.studies.config import PhantomStudies
 from kdistill.studies.stage import build_studies
 
-from .test_app import Telling, context, png, wait
-from .test_counterfactuals import until
+from .reacting import until
+from .telling import Telling, context, png, wait
 
 CONFIG = PhantomStudies(seed=16, size_px=64, num_train=2, num_validate=0, num_test=2, num_pairs=0)
 

@@ -118,7 +118,13 @@ def fits(page: Page) -> None:
     assert found["across"] and found["cut"] == [] and min(found["stage"]) >= 200, found
 
 
-@pytest.mark.parametrize("letters", [16, 32], ids=["800 px", "letters of twice the size"])
+@pytest.mark.parametrize(
+    "letters",
+    [
+        pytest.param(16, id="800 px", marks=pytest.mark.slow),  # whatever fits with the larger letters fits here
+        pytest.param(32, id="letters of twice the size"),
+    ],
+)
 def test_narrow_windows_and_large_letters(chromium: Any, served: Served, tmp_path: Path, letters: int) -> None:
     """The browser's own size of letters, not its zoom: lengths and breakpoints have to follow it."""
     settings = tmp_path / "Default" / "Preferences"

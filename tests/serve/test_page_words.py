@@ -24,7 +24,7 @@ from ..explain.conftest import make_reading, radiograph
 from .conftest import Serve, dicom, png
 from .page_tools import Page, opened, upload
 from .serving import write_studies
-from .test_app import context
+from .telling import context
 
 #: The unit of the file: level and window of the film's own window, and some values.
 UNITS = """async ([text, heads]) => {

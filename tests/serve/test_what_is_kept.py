@@ -19,7 +19,7 @@ from kdistill.studies.decoding_child import Answer
 
 from .serving import listening
 from .sockets import head
-from .test_app import Clock, Telling, context, decoded, png, serving, wait
+from .telling import Clock, Telling, context, decoded, png, serving, wait
 
 
 def until(holds: Callable[[], bool]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -39,28 +40,45 @@ _RETRY: Final[dict[str, Any]] = {"Retry-After": {"description": "Seconds.", "sch
 FULL: Final[Answers] = {
     429: {"model": Refusal, "description": "Too many images wait; see Retry-After.", "headers": _RETRY}
 }
+#: Operations by what they need to know of an earlier answer.
 _JOB: Final = (
     "look_v1_jobs__job_id__get",
     "events_v1_jobs__job_id__events_get",
     "result_v1_results__job_id__get",
     "exported_v1_results__job_id___kind__get",
+    "pixels_v1_results__job_id__pixels_get",
+    "provenance_v1_results__job_id__provenance_get",
+    "say_v1_results__job_id__feedback_post",
+    "said_v1_results__job_id__feedback_get",
+    "blur_v1_results__job_id__counterfactuals__observation__post",
     "delete_v1_results__job_id__delete",
 )
-_SAMPLE: Final = ("truth_v1_samples__number__truth_get", "try_sample_v1_samples__number__explain_post")
-#: What can be asked about a job or a sample, for programs that read /openapi.json.
+_SAMPLE: Final = (
+    "truth_v1_samples__number__truth_get",
+    "try_sample_v1_samples__number__explain_post",
+    "offered_v1_samples__number__counterfactuals_get",
+    "remove_v1_samples__number__counterfactuals__observation__post",
+)
+_SET: Final = (
+    "look_v1_counterfactuals__set_id__get",
+    "image_v1_counterfactuals__set_id__steps__step__image_get",
+    "delete_v1_counterfactuals__set_id__delete",
+)
+
+
+def _links(operations: Sequence[str], parameter: str, place: str) -> dict[str, Any]:
+    return {name: {"operationId": name, "parameters": {parameter: f"$response.body#/{place}"}} for name in operations}
+
+
+#: What can be asked about a job, a sample or a set of counterfactuals, for programs that read /openapi.json.
 LINKS: Final[Answers] = {
-    202: {
-        "description": "Accepted; where to ask for the result.",
-        "links": {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in _JOB},
-    }
+    202: {"description": "Accepted; where to ask for the result.", "links": _links(_JOB, "job_id", "id")}
 }
 SAMPLE_LINKS: Final[Answers] = {
-    200: {
-        "description": "What is on offer.",
-        "links": {
-            name: {"operationId": name, "parameters": {"number": "$response.body#/0/number"}} for name in _SAMPLE
-        },
-    }
+    200: {"description": "What is on offer.", "links": _links(_SAMPLE, "number", "0/number")}
+}
+SET_LINKS: Final[Answers] = {
+    202: {"description": "Accepted; where to ask for the steps.", "links": _links(_SET, "set_id", "id")}
 }
 ACCEPTED: Final[Answers] = {
     **REFUSALS,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdistill.explain.explanation import Explanation
 from kdistill.observations import FINDINGS, INDEX, OBSERVATIONS
-from kdistill.serve.contract import FULL, REFUSALS, Answers, Refusal
+from kdistill.serve.contract import FULL, REFUSALS, SET_LINKS, Answers, Refusal
 from kdistill.serve.counterfactual_sets import (
     Counterfactual,
     CounterfactualDesk,
@@ -27,7 +27,9 @@ from kdistill.serve.samples import Samples
 from kdistill.serve.security import COOKIE
 
 SetId = Annotated[str, Path(max_length=64)]
-Observation = Annotated[str, Path(max_length=64, description="One of the 14, but No Finding.")]
+Observation = Annotated[
+    str, Path(max_length=64, description="One of the 14, but No Finding.", json_schema_extra={"enum": list(FINDINGS)})
+]
 OTHER_MODEL: Final = (
     "another model answers by now, and the evidence is that of the one before: delete this result, read the image again"
 )
@@ -101,6 +103,7 @@ def _add_removals(
                 "description": "Not present, no image without it known, or too many steps.",
             },
             **FULL,
+            **SET_LINKS,
         },
     )
     def remove(
@@ -146,6 +149,7 @@ def _add_occlusions(app: FastAPI, desk: Desk, made: CounterfactualDesk) -> None:
                 "description": "Not done yet, no answer, no evidence map, another model's, or too many steps.",
             },
             **FULL,
+            **SET_LINKS,
         },
     )
     def blur(

@@ -13,7 +13,7 @@ from kdistill.records import Record
 from kdistill.serve.contract import REFUSALS, Answers, Refusal
 from kdistill.serve.jobs import Jobs
 from kdistill.serve.models import Models
-from kdistill.serve.refusals import WholeNumber
+from kdistill.serve.refusals import IS_NUMBER
 
 _RESPONSES: Final[Answers] = {
     **REFUSALS,
@@ -26,7 +26,7 @@ class ModelChoice(Record):
     """A student of the run. Without an arm: the present one, loaded again; without a seed: the arm's first."""
 
     arm: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$", max_length=60)
-    seed: Annotated[WholeNumber, Field(ge=0, le=2**31)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31), IS_NUMBER] | None = None
 
 
 class ServedModel(Record):
