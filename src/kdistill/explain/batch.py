@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -17,13 +16,13 @@ from numpy.typing import NDArray
 from kdistill.errors import InputError
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ENDINGS, ExplainFormat
-from kdistill.explain.explanation import Explanation, Flag, QualityPolicy
+from kdistill.explain.explanation import Explanation, QualityPolicy
 from kdistill.explain.exports import export
 from kdistill.explain.reading import ImageReader, Reading
 from kdistill.studies.decoding import DecoderPool
 from kdistill.studies.depth import Depth
 from kdistill.studies.dicom import dicom_header
-from kdistill.studies.film import Note, note_text
+from kdistill.studies.film import Note
 from kdistill.studies.images import read_file, to_square
 from kdistill.studies.quality.assess import Quality, assess
 
@@ -128,15 +127,16 @@ def explain_files(
 
 
 def explain_image(image: FileImage, reading: Reading, context: ExplanationContext) -> Explanation:
-    """The explanation of an image from a file; what the file's own tags say against it stands first among the flags.
-
-    A picture that is mirrored or turned by its tags has its sides the wrong way round for the model, so none is given.
-    """
-    if "orientation" in image.notes:
-        reading = replace(reading, sides=None)
-    found = explain(image.study_id, image.pixels, reading, context, image_sha256=image.sha256, quality=image.quality)
-    notes = tuple(Flag(code="file_note", text=note_text(note)) for note in image.notes)
-    return found.model_copy(update={"flags": (*notes, *found.flags)})
+    """The explanation of an image from a file; its hash is that of the file's bytes."""
+    return explain(
+        image.study_id,
+        image.pixels,
+        reading,
+        context,
+        image_sha256=image.sha256,
+        quality=image.quality,
+        notes=image.notes,
+    )
 
 
 class _Work(NamedTuple):
