@@ -45,7 +45,7 @@ def explanation_page(
             '<header class="head">',
             f'<h1>Study <span class="mono">{text(explanation.study_id)}</span></h1>',
             headline(explanation),
-            _alerts(explanation.flags),
+            _alerts(explanation),
             "</header>",
             '<main class="columns">',
             film(explanation, image),
@@ -88,11 +88,12 @@ def headline(explanation: Explanation) -> str:
     return line + ("; support devices</p>" if high else "</p>")  # a device is no abnormality of the chest
 
 
-def _alerts(flags: Sequence[Flag]) -> str:
-    if not flags:
+def _alerts(explanation: Explanation) -> str:
+    if not explanation.flags:
         return ""
-    count = "1 check objects" if len(flags) == 1 else f"{len(flags)} checks object"
-    return f'<p class="alerts"><a href="#checks">{count} to this answer</a></p>'
+    number = len(explanation.flags)
+    count = "1 check objects to this answer" if number == 1 else f"{number} checks object to this answer"
+    return f'<p class="alerts"><a href="#checks">{"Why there is no answer" if explanation.abstained else count}</a></p>'
 
 
 def _named(item: ObservationReading) -> str:
