@@ -121,4 +121,16 @@ def send(
     if as_json:
         typer.echo(json.dumps({"counts": counts, "files": told}, ensure_ascii=False))
     if missing := sum(counts.values()) - counts["delivered"]:
-        raise EnvironmentFault(f"{missing} of {len(told)} files were not delivered", remedy="See the reasons above.")
+        raise EnvironmentFault(
+            f"{missing} of {len(told)} files were not delivered to {to}", remedy=_what_to_do(counts, aet)
+        )
+
+
+def _what_to_do(counts: dict[str, int], aet: str) -> str:
+    """After files were not delivered, by what became of them."""
+    remedies = {
+        "again": f"Look whether it runs and lets {aet} in, then send those files again.",
+        "refused": "What it refused it would refuse again: mend what the reason names.",
+        "unreadable": "Leave out what is no DICOM file.",
+    }
+    return " ".join(["The reasons stand above.", *(text for fate, text in remedies.items() if counts[fate])])
