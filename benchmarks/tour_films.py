@@ -21,8 +21,9 @@ from kdistill.studies.phantom.render import render
 from kdistill.studies.phantom.world import plans_of_test_study
 
 #: Seed of the films that are sent: not one of a recipe. Side in pixels, millimetres a pixel, and how many are drawn.
-SEED, SIDE_PX, SPACING_MM, NUM_FILMS = 404, 1400, 0.25, 12
+SEED, SIDE_PX, SPACING_MM, NUM_FILMS = 404, 1400, 0.25, 8
 PATIENCE_S: Final = 300.0
+NUM_TRIES: Final = 5
 _ANOTHER: Final = re.compile(r" moved by [+−]")
 
 
@@ -102,15 +103,19 @@ class Api:
         self._client.get("/v1/session")
 
     def _result(self, path: str, data: bytes = b"") -> dict[str, Any]:
-        answer = self._client.post(path, content=data)
-        answer.raise_for_status()
-        job = answer.json()["id"]
-        while (stage := self._client.get(f"/v1/jobs/{job}").json()["stage"]) in ("waiting", "reading"):
-            time.sleep(0.05)
-        if stage != "done":
-            raise SystemExit(f"{path}: {stage}")
-        found: dict[str, Any] = self._client.get(f"/v1/results/{job}").json()
-        return found
+        """The answer; on a busy machine an image may wait too long, and is sent again."""
+        for _ in range(NUM_TRIES):
+            answer = self._client.post(path, content=data)
+            if answer.status_code == 503:
+                continue
+            answer.raise_for_status()
+            job = answer.json()["id"]
+            while (stage := self._client.get(f"/v1/jobs/{job}").json()["stage"]) in ("waiting", "reading"):
+                time.sleep(0.05)
+            if stage == "done":
+                found: dict[str, Any] = self._client.get(f"/v1/results/{job}").json()
+                return found
+        raise SystemExit(f"{path}: no answer in {NUM_TRIES} tries; is the machine too busy?")
 
     def samples(self) -> list[Read]:
         """Every sample, read."""

@@ -2,7 +2,7 @@
 
     python benchmarks/tour_pictures.py RUN [--out docs/figures] [--only evidence,window]
 
-Needs Playwright and an installed Chromium. Serves RUN on loopback, reads its samples and a dozen phantom films of
+Needs Playwright and an installed Chromium. Serves RUN on loopback, reads its samples and eight phantom films of
 another seed, chooses for each picture the film that shows its state (`tour_films.choose`: by what the model says and
 what is known of the film, so that a retrained run needs no new numbers), drives the page there and writes
 `tour_<name>.png`. What was chosen is printed; look at every picture, and read docs/tour.md beside it. The pictures have
@@ -27,7 +27,7 @@ from typing import Any, Final
 import httpx
 import numpy as np
 from PIL import Image
-from tour_films import PATIENCE_S, Chosen, Read, choose
+from tour_films import NUM_TRIES, PATIENCE_S, Chosen, Read, choose
 
 VIEW: Final = {"width": 1440, "height": 900}
 MAX_BYTES: Final = 300_000
@@ -50,11 +50,20 @@ class Room:
             self.send(read.film)
         else:
             self.page.click(f"#samples li:nth-child({read.sample + 1}) .film-button")
-        self.page.wait_for_selector(".headline")
+        self.answered()
 
     def send(self, data: bytes, name: str = "film_0412.dcm") -> None:
         """Send a film."""
         self.page.set_input_files("#file", {"name": name, "mimeType": "application/dicom", "buffer": data})
+
+    def answered(self, what: str = ".headline") -> None:
+        """Wait for the answer; a film that a busy server gave up is sent again."""
+        for _ in range(NUM_TRIES):
+            self.page.wait_for_selector(f"{what}, #problem:not([hidden]) button")
+            if self.page.locator(what).count():
+                return
+            self.page.click("#problem button")
+        raise SystemExit(self.page.inner_text("#problem"))
 
     def choose(self, name: str) -> None:
         """Choose a finding."""
@@ -120,7 +129,7 @@ def sides(browser: Any, url: str, chosen: Chosen) -> bytes:
     """A film that is mirrored by its tags."""
     room = Room(browser, url, "light")
     room.send(chosen.mirrored)
-    room.page.wait_for_selector(".headline")
+    room.answered()
     room.page.keyboard.press("j")
     room.up("#report")
     return room.picture()
@@ -138,8 +147,7 @@ def _first(browser: Any, url: str, read: Read) -> Room:
     room = Room(browser, url, "dark")
     room.page.check("#reader-first")
     room.page.click(f"#samples li:nth-child({(read.sample or 0) + 1}) .film-button")
-    room.page.wait_for_selector("#reader-form")
-    room.page.wait_for_selector("#status.heard")
+    room.answered("#reader-form")
     _marks(room, read)
     return room
 
@@ -179,7 +187,7 @@ def no_answer(browser: Any, url: str, chosen: Chosen) -> bytes:
     """A film on its head."""
     room = Room(browser, url, "dark")
     room.send(chosen.upside_down)
-    room.page.wait_for_selector(".headline")
+    room.answered()
     return room.picture()
 
 
