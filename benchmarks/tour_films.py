@@ -167,6 +167,13 @@ def busy(film: Read) -> tuple[float, ...] | None:
     return film.is_right, -len(film.flags), film.right[0]["probability"]
 
 
+def sayings(film: Read) -> tuple[float, ...] | None:
+    """For the mirrored film: its report names sides."""
+    report = f"{film.explanation['findings']} {film.explanation['impression']}"
+    sides = len(re.findall(r"\b(?:left|right)\b", report, re.IGNORECASE))
+    return (sides,) if sides and film.explanation["is_side_doubtful"] else None
+
+
 def torn(film: Read) -> tuple[float, ...] | None:
     """For the contradiction: on a finding that was found and is there, among as few other objections as possible."""
     names = {flag["observation"] for flag in film.flags if flag["code"] == "contradiction"}
@@ -215,13 +222,15 @@ def choose(url: str) -> Chosen:
     sent = [api.film(dicom(pixels), present) for pixels, present in grey]
     reading = best(sent, busy, "a finding, an indeterminate one and an objection")
     pixels = grey[sent.index(reading)][0]
+    mirrored = [dicom(one[:, ::-1], PatientOrientation=["R", "F"]) for one, _ in grey]
+    turned = [api.film(data, present) for data, (_, present) in zip(mirrored, grey, strict=True)]
     chosen = Chosen(
         reading,
         best(samples, sided, "a finding on one side without an objection"),
         best(samples, torn, "a contradiction about a finding"),
         best(samples, missed, "findings of which the model misses one"),
         reacting(api, samples),
-        dicom(pixels[:, ::-1], PatientOrientation=["R", "F"]),
+        best(turned, sayings, "a side in a report").film,
         dicom(pixels[::-1]),
     )
     of = {"evidence": chosen.evidence, "contradiction": chosen.contradiction, "two readers": chosen.two_readers}
