@@ -170,7 +170,7 @@ def test_off_loopback_somebody_must_be_allowed(tmp_path: Path) -> None:
         listen_run(tmp_path, {"host": "0.0.0.0"}, Way(folder=tmp_path), announce=print)
     with pytest.raises(ConfigError, match="no address or network"):
         listen_run(tmp_path, {"host": "0.0.0.0", "allow": ("pacs",)}, Way(folder=tmp_path), announce=print)
-    with pytest.raises(InputError, match="no run with a student"):
+    with pytest.raises(InputError, match="is no run"):
         listen_run(tmp_path, {"host": "0.0.0.0", "allow": ("10.0.0.1",)}, Way(folder=tmp_path), announce=print)
 
 

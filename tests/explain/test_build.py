@@ -158,7 +158,7 @@ def test_json_has_the_keys_that_others_rely_on(context: ExplanationContext) -> N
     data = json.loads(explain("s1", radiograph(), clean_reading(), context).model_dump_json())
     assert set(data) == {
         *("study_id", "image_sha256", "model", "observations", "findings", "impression"),
-        *("rationale", "report_sentences", "flags", "abstained", "quality_policy", "notice"),
+        *("rationale", "report_sentences", "flags", "abstained", "quality_policy", "is_side_doubtful", "notice"),
     }
     assert [o["name"] for o in data["observations"]] == list(OBSERVATIONS)
     keys = {"name", "probability", "threshold", "state", "side", "evidence_map"}

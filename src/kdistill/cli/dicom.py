@@ -142,5 +142,17 @@ def send(
         typer.echo(json.dumps({"counts": counts, "files": told}, ensure_ascii=False))
     if missing := sum(counts.values()) - counts["delivered"]:
         raise EnvironmentFault(
-            f"{missing} of {len(told)} files were not delivered, or not committed to", remedy="See the reasons above."
+            f"{missing} of {len(told)} files were not delivered to {to}, or not committed to",
+            remedy=_what_to_do(counts, aet),
         )
+
+
+def _what_to_do(counts: dict[str, int], aet: str) -> str:
+    """After files were not delivered, by what became of them."""
+    remedies = {
+        "again": f"Look whether it runs and lets {aet} in, then send those files again.",
+        "refused": "What it refused it would refuse again: mend what the reason names.",
+        "uncommitted": "What the archive has not committed to keep: it may come again.",
+        "unreadable": "Leave out what is no DICOM file.",
+    }
+    return " ".join(["The reasons stand above.", *(text for fate, text in remedies.items() if counts[fate])])

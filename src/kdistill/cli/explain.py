@@ -49,4 +49,6 @@ def explain(
         for path in done.files:
             typer.echo(path)
     if done.rejected:
-        typer.echo(f"{len(done.rejected)} images were not explained: see {out / 'rejected.jsonl'}", err=True)
+        number = len(done.rejected)
+        were = "1 image was" if number == 1 else f"{number} images were"
+        typer.echo(f"{were} not explained: {out / 'rejected.jsonl'} says why", err=True)

@@ -25,6 +25,8 @@ class Courier:
         config: How often, how long.
         counts: Told what became of each object.
         outbox: Where an object is kept that could not be delivered; None: it is lost.
+        loses: False: the objects are files that stay where they are, so that none is lost, and whoever sends them is
+            told what `deliver` returns instead of reading it in a log.
         wait: Waits for so many seconds, and says whether to hurry: then one last attempt is made at once. None: it
             waits, and never hurries.
     """
@@ -36,10 +38,12 @@ class Courier:
         counts: Counts,
         *,
         outbox: FolderDestination | None = None,
+        loses: bool = True,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         self._destination, self._config, self._counts = destination, config, counts
         self._outbox, self._wait = outbox, wait or threading.Event().wait
+        self._loses = loses
 
     def deliver(self, parts: Sequence[Part]) -> list[Outcome]:
         """Send objects until each is there or given up; one last outcome each.
@@ -56,6 +60,7 @@ class Courier:
             waiting = [outcome for outcome in outcomes if outcome.fate == "again"]
             if waiting:
                 self._counts.add("attempts_failed")
+            if waiting and (self._loses or attempt < self._config.attempts):
                 logger.warning("%d objects were not delivered at attempt %d: %s", len(waiting), attempt, waiting[0][1])
             if not waiting or hurry:
                 break
@@ -82,6 +87,6 @@ class Courier:
         if self._outbox is not None and self._outbox.deliver([part])[0].fate == "delivered":
             self._counts.add("objects_kept")
             logger.warning("an object was put into the outbox: %s", outcome.reason)
-        else:
+        elif self._loses:
             self._counts.add("objects_lost")
             logger.error("an object is not safe with its destination, and no outbox holds it: %s", outcome.reason)

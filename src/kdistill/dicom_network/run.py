@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def listen_run(
         PolicyError: An address that others can reach, without a list of who may connect; a key that others can read.
         ConfigError: An unknown policy or destination, or TLS options that do not fit one another.
         InputError: No such student.
-        EnvironmentFault: The DICOM network library is not installed, or the port is taken.
+        EnvironmentFault: The DICOM network library is not installed, the port is taken, or a folder cannot be written.
     """
     config = _checked(settings)
     target, policy = way.target(), check_policy(quality)
@@ -100,6 +101,9 @@ def listen_run(
         raise ConfigError(
             "needs a place for what the archive does not commit to", where="--commit", remedy="Give --outbox DIR."
         )
+    for option, folder in (("--out", way.folder), ("--outbox", way.outbox)):
+        if folder is not None:
+            _require_writable(folder, option)
     student_dir = student_dir_of(run_dir, arm, seed)
     _require_network()
     from kdistill.dicom_network.destinations import FolderDestination, destination_of
@@ -168,7 +172,11 @@ def send_files(
     config = _sending({"aet": aet, "attempts": attempts, **sending}, target)
     files = list(_files(sources))
     if not files:
-        raise InputError("there is no file to send", where=", ".join(str(path) for path in sources))
+        raise InputError(
+            "there is no file to send",
+            where=", ".join(str(path) for path in sources),
+            remedy="Give DICOM files, or a folder that holds some (hidden files are passed over).",
+        )
     _require_network()
     from kdistill.dicom_network.counts import Counts
     from kdistill.dicom_network.courier import Courier
@@ -176,7 +184,7 @@ def send_files(
     from kdistill.dicom_network.parts import read_part
     from kdistill.dicom_network.quiet import quiet_network
 
-    courier = Courier(destination_of(target, config), config, Counts())
+    courier = Courier(destination_of(target, config), config, Counts(), loses=False)
     found = {"delivered": 0, "refused": 0, "again": 0, "uncommitted": 0, "unreadable": 0}
 
     def told(name: str, fate: str, reason: str) -> None:
@@ -238,7 +246,7 @@ def _files(sources: Sequence[Path]) -> Iterator[Path]:
         elif source.is_file():
             yield source
         else:
-            raise InputError("no such file or folder", where=str(source))
+            raise InputError("no such file or folder", where=str(source), remedy="Look for a slip in the path.")
 
 
 def _checked(settings: Mapping[str, object]) -> ListenConfig:
@@ -292,6 +300,25 @@ def _sending(settings: Mapping[str, object], target: Target, *, listens: bool = 
             remedy="Give --to-tls, or an https address; the receiver itself speaks TLS where --tls-cert is given.",
         )
     return config
+
+
+def _require_writable(folder: Path, option: str) -> None:
+    """Told at the start: later every result would be lost.
+
+    Raises:
+        EnvironmentFault: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise EnvironmentFault(
+            f"is no folder that can be written ({reason})",
+            where=f"{option} {folder}",
+            remedy="Name a folder that this user may write to; a missing one is made.",
+        ) from error
 
 
 def _require_network() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdistill.errors import InputError
+from kdistill.errors import EnvironmentFault, InputError
 from kdistill.explain.build import ExplanationContext, explain
 from kdistill.explain.config import ENDINGS, ExplainFormat
-from kdistill.explain.explanation import Explanation, Flag, QualityPolicy
+from kdistill.explain.explanation import Explanation, QualityPolicy
 from kdistill.explain.exports import export
 from kdistill.explain.reading import ImageReader, Reading
 from kdistill.studies.decoding import DecoderPool
 from kdistill.studies.depth import Depth
 from kdistill.studies.dicom import dicom_header
-from kdistill.studies.film import Note, note_text
+from kdistill.studies.film import Note
 from kdistill.studies.images import read_file, to_square
 from kdistill.studies.quality.assess import Quality, assess
 
@@ -65,12 +65,12 @@ def find_images(sources: Sequence[Path]) -> list[tuple[str, Path]]:
     The study_id is the path below the folder, so that equal names in two folders stay apart.
 
     Raises:
-        InputError: A source does not exist, or two images would get one name.
+        InputError: A source does not exist, there is no image in any, or two images would get one name.
     """
     found: dict[str, Path] = {}
     for source in sources:
         if not source.exists():
-            raise InputError("no such file or folder", where=str(source))
+            raise InputError("no such file or folder", where=str(source), remedy="Look for a slip in the path.")
         files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
         for path in files:
             if source.is_dir() and (path.suffix.lower() in _NOT_IMAGES or path.name.startswith(".")):
@@ -78,7 +78,39 @@ def find_images(sources: Sequence[Path]) -> list[tuple[str, Path]]:
             name = path.name if source.is_file() else path.relative_to(source).as_posix()
             if found.setdefault(name, path) != path:
                 raise InputError(f"two images are called {name!r}", remedy="Explain the folders one by one.")
+    if not found:
+        raise InputError(
+            "there is no image in it",
+            where=", ".join(str(source) for source in sources),
+            remedy="Give PNG, JPEG or DICOM files, or a folder of them (hidden files and tables are passed over).",
+        )
     return list(found.items())
+
+
+def make_folder(out_dir: Path) -> None:
+    """Make the folder for the results, where it is missing.
+
+    Raises:
+        EnvironmentFault: It cannot be made or written.
+    """
+    with _written_into(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        _write_whole(out_dir / ".probe", b"")
+        (out_dir / ".probe").unlink()
+
+
+@contextmanager
+def _written_into(out_dir: Path) -> Iterator[None]:
+    """The system's refusals as sentences of ours."""
+    try:
+        yield
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise EnvironmentFault(
+            f"cannot be written ({reason})",
+            where=str(out_dir),
+            remedy="Choose another folder (--out), or make room: the same command goes on from what stands there.",
+        ) from error
 
 
 def file_stem(study_id: str) -> str:
@@ -111,10 +143,11 @@ def explain_files(
         on_progress: (done, total).
 
     Raises:
-        InputError: A source does not exist; or the only image is not readable.
+        InputError: A source does not exist, or holds no image; or the only image is not readable.
+        EnvironmentFault: `out_dir` cannot be written.
     """
     items = find_images(sources)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     (out_dir / REJECTED).unlink(missing_ok=True)
     wanted: tuple[ExplainFormat, ...] = ("json", *(kind for kind in formats if kind != "json"))
     size = context.config.batch_size
@@ -128,15 +161,16 @@ def explain_files(
 
 
 def explain_image(image: FileImage, reading: Reading, context: ExplanationContext) -> Explanation:
-    """The explanation of an image from a file; what the file's own tags say against it stands first among the flags.
-
-    A picture that is mirrored or turned by its tags has its sides the wrong way round for the model, so none is given.
-    """
-    if "orientation" in image.notes:
-        reading = replace(reading, sides=None)
-    found = explain(image.study_id, image.pixels, reading, context, image_sha256=image.sha256, quality=image.quality)
-    notes = tuple(Flag(code="file_note", text=note_text(note)) for note in image.notes)
-    return found.model_copy(update={"flags": (*notes, *found.flags)})
+    """The explanation of an image from a file; its hash is that of the file's bytes."""
+    return explain(
+        image.study_id,
+        image.pixels,
+        reading,
+        context,
+        image_sha256=image.sha256,
+        quality=image.quality,
+        notes=image.notes,
+    )
 
 
 class _Work(NamedTuple):
@@ -200,8 +234,9 @@ class _Work(NamedTuple):
         files = dict(zip(self.formats, self._files(explanation.study_id), strict=True))
         now = datetime.now(UTC)
         contents = {kind: export(kind, explanation, image.display, image.header, recorded=now) for kind in files}
-        for kind in sorted(files, key=lambda kind: kind == "json"):
-            _write_whole(files[kind], contents[kind])
+        with _written_into(self.out_dir):
+            for kind in sorted(files, key=lambda kind: kind == "json"):
+                _write_whole(files[kind], contents[kind])
 
 
 def _read(study_id: str, path: Path, size_px: int, pool: DecoderPool, policy: QualityPolicy) -> FileImage:
@@ -235,5 +270,9 @@ def image_of(
 
 def _write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

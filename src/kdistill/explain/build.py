@@ -15,12 +15,14 @@ from kdistill.explain.config import ExplainConfig
 from kdistill.explain.explanation import Explanation, Flag, ObservationReading, RationaleSentence
 from kdistill.explain.flags import contradiction_flags, rationale_flags, report_flags, text_flags
 from kdistill.explain.mentions import report_sentences
-from kdistill.explain.plausibility import quality_flags
+from kdistill.explain.plausibility import quality_flags, quality_of
 from kdistill.explain.reading import Reading
 from kdistill.explain.sentences import assign_sentences
+from kdistill.explain.sides import is_side_doubtful, mentions_without_sides, without_sides
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import OBSERVATIONS
 from kdistill.records import State
+from kdistill.studies.film import Note, note_text
 from kdistill.studies.quality.assess import Quality
 
 
@@ -111,8 +113,9 @@ def explain(
     image_sha256: str | None = None,
     has_prior: bool = False,
     quality: Quality | None = None,
+    notes: Sequence[Note] = (),
 ) -> Explanation:
-    """Build the explanation of one image.
+    """Build the explanation of one image; what speaks against the film itself stands first among the flags.
 
     Args:
         study_id: Name of the study (a file's name where there is none).
@@ -123,14 +126,23 @@ def explain(
         has_prior: Whether the model was given an earlier study.
         quality: What `assess` said of the film at full size; None: the canonical image is looked at (too small for
             lettering).
+        notes: What the file's own tags say against it.
     """
-    film_flags = quality_flags(image, quality, context.config.quality)
+    policy = context.config.quality
+    looked_at = quality_of(image, quality, policy)
+    doubtful = is_side_doubtful(notes, looked_at)
+    if doubtful:  # the model saw the sides the wrong way round, or may have
+        reading = replace(reading, sides=None)
+    film_flags = [Flag(code="file_note", text=note_text(note)) for note in notes] + quality_flags(looked_at, policy)
     refused = any(flag.code == "implausible_image" for flag in film_flags)
     observations = observation_readings(reading, context)
     flags = [*film_flags, *_indeterminate(observations)]
     abstained = refused or any(flag.code == "all_indeterminate" for flag in flags)
     shown = replace(reading, findings="", impression="", rationale="") if abstained else reading
     rationale = rationale_sentences(shown.rationale, context.citations)
+    report = report_sentences(shown.findings, shown.impression, context.labeler)
+    if doubtful:
+        rationale, report = without_sides(rationale), mentions_without_sides(report)
     if not abstained:  # a flag quotes what it objects to, and nothing is stated here
         flags += [
             *contradiction_flags(reading, context.labeler),
@@ -148,10 +160,11 @@ def explain(
         findings=shown.findings,
         impression=shown.impression,
         rationale=rationale,
-        report_sentences=report_sentences(shown.findings, shown.impression, context.labeler),
+        report_sentences=report,
         flags=tuple(flags),
         abstained=abstained,
-        quality_policy=context.config.quality,
+        quality_policy=policy,
+        is_side_doubtful=doubtful,
     )
 
 

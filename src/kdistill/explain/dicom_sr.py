@@ -219,7 +219,8 @@ def _referable(source: Dataset) -> Dataset:
     for keyword in needed:
         if not source.get(keyword):
             raise InputError(
-                f"the DICOM tag {keyword} is missing", remedy="Without it no result can refer to this image."
+                f"the DICOM tag {keyword} is missing, without which no DICOM result can refer to this image",
+                remedy="Export the image again with it, or leave dicom-sr and dicom-sc out of --format.",
             )
     image = Dataset()
     for element in source:

@@ -80,7 +80,8 @@ class ObservationReading(Record):
     `probability`, `threshold` and `evidence_map` are None for a model without a label head. `state` compares the two:
     "present" above the threshold, "absent" below, "uncertain" within `indeterminate_logits` of it; without a head it is
     what the generated report states. `evidence_map` is the attention of the observation's query over the patch grid:
-    rows from the top, columns from the image's left (the patient's right), non-negative, sums to 1.
+    rows from the top, columns from the image's left (the patient's right, unless the film's sides are in doubt),
+    non-negative, sums to 1.
     """
 
     name: str
@@ -109,6 +110,8 @@ class Explanation(Record):
     `abstained` is True where the image was refused (`implausible_image`: it does not look like an upright frontal chest
     film; findings, impression and rationale are then empty), or where every probability is indeterminate. The readings
     are then kept for inspection and must not be used. `quality_policy` says whether an image could be refused at all.
+    Where `is_side_doubtful` the film may be mirrored or turned (`sides.py`): no side is given then, neither of a
+    finding nor of what a sentence says, and words of the model that name one may be the wrong way round.
     `model` names weights and run. `report_sentences` are the sentences of findings and impression, each linked to the
     observations that it names (empty in files written before there were links, and where the model abstained).
     """
@@ -124,4 +127,5 @@ class Explanation(Record):
     flags: tuple[Flag, ...] = ()
     abstained: bool = False
     quality_policy: QualityPolicy = "refuse"
+    is_side_doubtful: bool = False
     notice: str = NOTICE

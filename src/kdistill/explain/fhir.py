@@ -27,6 +27,7 @@ from kdistill.explain.codes import (
     Concept,
 )
 from kdistill.explain.explanation import Explanation, ObservationReading
+from kdistill.explain.sides import SIDES_IN_DOUBT
 
 #: What the identifiers of one explanation are derived from: the same explanation gives the same bundle.
 _NAMESPACE: Final = uuid.UUID("6f0f9d1c-9f5e-5f0e-8a4e-0c6f2f6f3f10")
@@ -117,6 +118,8 @@ def _observation(reading: ObservationReading, explanation: Explanation, names: _
         found["component"] = components
     notes = [sentence.text for sentence in explanation.rationale if sentence.observation == reading.name]
     notes += [f"Flag {flag.code}: {flag.text}" for flag in explanation.flags if flag.observation == reading.name]
+    if notes and explanation.is_side_doubtful:
+        notes.insert(0, SIDES_IN_DOUBT)
     if notes:
         found["note"] = [{"text": note} for note in notes]
     return found
@@ -162,13 +165,15 @@ def conclusion(explanation: Explanation) -> str:
     if explanation.abstained:
         why = " ".join(flag.text for flag in explanation.flags)
         return f"No report: the model abstained. {why} {explanation.notice}"
-    return f"{explanation.impression or explanation.findings} {explanation.notice}".strip()
+    doubt = f"{SIDES_IN_DOUBT} " if explanation.is_side_doubtful else ""
+    return f"{explanation.impression or explanation.findings} {doubt}{explanation.notice}".strip()
 
 
 def plain_text(explanation: Explanation) -> str:
     """The explanation as a reader's plain text: notice first, then report, rationale with sources, flags."""
     lines = [explanation.notice, f"Model: {explanation.model}", f"Image SHA-256: {explanation.image_sha256}"]
     if not explanation.abstained:
+        lines += ["", SIDES_IN_DOUBT] if explanation.is_side_doubtful else []
         lines += ["", "FINDINGS", explanation.findings or "(none written)", "", "IMPRESSION"]
         lines += [explanation.impression or "(none written)", "", "RATIONALE (the model's own; it can be wrong)"]
         for sentence in explanation.rationale:

@@ -45,7 +45,7 @@ def _statement_flags(sentence: RationaleSentence, reading: ObservationReading) -
         yield Flag(
             code="rationale_contradicts_probability",
             observation=reading.name,
-            text=f"The rationale says {sentence.text!r}, but the probability of {reading.name} is "
+            text=f"The rationale says “{sentence.text}”, but the probability of {reading.name} is "
             f"{reading.probability:.2f} at a threshold of {reading.threshold:.2f}.",
         )
     if sentence.side and reading.side and sentence.side != reading.side and sentence.state != "absent":
@@ -104,7 +104,7 @@ def _contradiction(what: str, found: Contradiction) -> Flag:
     return Flag(
         code="contradiction",
         observation=found.observation,
-        text=f"{what}: {found.stated!r} against {found.denied!r}.",
+        text=f"{what}: “{found.stated}” against “{found.denied}”",
         sentences=(found.stated, found.denied),
     )
 
@@ -118,5 +118,5 @@ def text_flags(reading: Reading, *, has_prior: bool) -> Iterator[Flag]:
         if words and not has_prior:
             yield Flag(
                 code="prior_mentioned",
-                text=f"The {part} compares with an earlier study ({words!r}), but the model was given none.",
+                text=f"The {part} compares with an earlier study (“{words}”), but the model was given none.",
             )

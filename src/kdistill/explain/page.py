@@ -21,6 +21,7 @@ from kdistill.explain.explanation import (
 )
 from kdistill.explain.html import asset, document, text
 from kdistill.explain.pictures import SCALE_TOP, colour_hex, overlay_uri, png_uri, where_peak
+from kdistill.explain.sides import SIDES_IN_DOUBT
 from kdistill.observations import INDEX, NO_FINDING
 
 WORDS: Final[Mapping[str, str]] = MappingProxyType({"present": "high", "uncertain": "indeterminate", "absent": "low"})
@@ -44,7 +45,7 @@ def explanation_page(
             '<header class="head">',
             f'<h1>Study <span class="mono">{text(explanation.study_id)}</span></h1>',
             headline(explanation),
-            _alerts(explanation.flags),
+            _alerts(explanation),
             "</header>",
             '<main class="columns">',
             film(explanation, image),
@@ -87,11 +88,12 @@ def headline(explanation: Explanation) -> str:
     return line + ("; support devices</p>" if high else "</p>")  # a device is no abnormality of the chest
 
 
-def _alerts(flags: Sequence[Flag]) -> str:
-    if not flags:
+def _alerts(explanation: Explanation) -> str:
+    if not explanation.flags:
         return ""
-    count = "1 check objects" if len(flags) == 1 else f"{len(flags)} checks object"
-    return f'<p class="alerts"><a href="#checks">{count} to this answer</a></p>'
+    number = len(explanation.flags)
+    count = "1 check objects to this answer" if number == 1 else f"{number} checks object to this answer"
+    return f'<p class="alerts"><a href="#checks">{"Why there is no answer" if explanation.abstained else count}</a></p>'
 
 
 def _named(item: ObservationReading) -> str:
@@ -101,6 +103,7 @@ def _named(item: ObservationReading) -> str:
 def film(explanation: Explanation, image: NDArray[np.uint8]) -> str:
     """The X-ray with one overlay for each evidence map, and its controls."""
     overlays, captions = [], []
+    doubtful = explanation.is_side_doubtful
     shown = () if explanation.abstained else explanation.observations
     first = _first_shown(explanation.observations)
     for index, item in enumerate(shown):
@@ -112,21 +115,21 @@ def film(explanation: Explanation, image: NDArray[np.uint8]) -> str:
             f'<img class="overlay" data-index="{index}" src="{overlay_uri(grid)}" '
             f'alt="Evidence map of {text(item.name)}"{hidden}>'
         )
-        peak = float(grid.max() * grid.size)
+        peak, place = float(grid.max() * grid.size), where_peak(grid, is_side_doubtful=doubtful)
         captions.append(
             f'<span class="where" data-index="{index}"{hidden}>Evidence for <strong>{text(item.name)}</strong>: '
-            f"strongest in the {text(where_peak(grid))}, {peak:.0f} times an equal share.</span>"
+            f"strongest in the {text(place)}, {peak:.0f} times an equal share.</span>"
         )
     without = (
         "" if explanation.abstained else "<p>This model has no evidence maps: its decoder reads the whole image.</p>"
     )
     controls = _controls() if overlays else without
+    query, sides = ("?", "its sides not certain") if doubtful else ("", "the patient's right on the left")
     return (
         '<section class="film-section" aria-label="X-ray and evidence map"><figure>'
-        '<div class="film"><span class="mark" aria-hidden="true">R</span>'
-        f'<div class="stack"><img class="xray" src="{png_uri(image)}" '
-        'alt="Chest X-ray, the patient\'s right on the left">'
-        f'{"".join(overlays)}</div><span class="mark" aria-hidden="true">L</span></div>'
+        f'<div class="film"><span class="mark" aria-hidden="true">R{query}</span>'
+        f'<div class="stack"><img class="xray" src="{png_uri(image)}" alt="Chest X-ray, {text(sides)}">'
+        f'{"".join(overlays)}</div><span class="mark" aria-hidden="true">L{query}</span></div>'
         f'<figcaption aria-live="polite">{"".join(captions)}</figcaption></figure>{controls}</section>'
     )
 
@@ -208,9 +211,11 @@ def report_section(explanation: Explanation) -> str:
         if flag.code == "contradiction"
     )
     hint = '<p class="hint">A sentence that names a finding leads to its bar and its map.</p>'
+    is_told = explanation.is_side_doubtful and not explanation.abstained
+    doubt = f'<p class="objection">{text(SIDES_IN_DOUBT)}</p>' if is_told else ""
     return (
         '<section class="report-section" aria-labelledby="report-title"><h2 id="report-title">Report</h2>'
-        f"{hint if any(s.mentions for s in explanation.report_sentences) else ''}"
+        f"{doubt}{hint if any(s.mentions for s in explanation.report_sentences) else ''}"
         f'<dl class="report"><dt>Findings</dt><dd>{findings}</dd><dt>Impression</dt><dd>{impression}</dd></dl>'
         f"{objections}</section>"
     )

@@ -15,6 +15,7 @@ from kdistill.explain.dicom_sr import shown_finding
 from kdistill.explain.explanation import Explanation, ObservationReading
 from kdistill.explain.page import WORDS
 from kdistill.explain.pictures import blended
+from kdistill.explain.sides import SIDES_IN_DOUBT
 
 #: A4 in inches; margins in shares of the page.
 _PAGE: Final = (8.27, 11.69)
@@ -80,7 +81,8 @@ class _Writer:
     def film(self, image: NDArray[np.uint8]) -> None:
         """The film, beside it the film with the evidence of the most probable present finding, and the 14 bars."""
         shown = shown_finding(self._explanation)
-        pictures = [(image, "Film (the patient's right on the left)")]
+        doubtful = self._explanation.is_side_doubtful
+        pictures = [(image, "Film (sides not certain)" if doubtful else "Film (the patient's right on the left)")]
         if shown is not None and shown.evidence_map is not None:
             pictures.append((blended(image, np.array(shown.evidence_map)), f"Where the model looked for {shown.name}"))
         for number, (pixels, title) in enumerate(pictures):
@@ -121,6 +123,8 @@ def _lines(explanation: Explanation) -> Iterator[tuple[float, str, str]]:
     if explanation.abstained:
         yield from _paragraph("No answer: the model abstained. What follows are the reasons, not findings.", "bold")
     else:
+        if explanation.is_side_doubtful:
+            yield from _paragraph(SIDES_IN_DOUBT, "bold")
         for title, body in (("Findings", explanation.findings), ("Impression", explanation.impression)):
             yield 9, "bold", title
             yield from _paragraph(body or "(none written)")

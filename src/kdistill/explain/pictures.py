@@ -75,11 +75,12 @@ def blended(image: NDArray[np.uint8], evidence_map: NDArray[np.floating], opacit
     return np.rint(grey * (1 - alpha) + overlay[..., :3] * alpha).astype(np.uint8)
 
 
-def where_peak(evidence_map: NDArray[np.floating]) -> str:
-    """The map's peak in words: "upper right of the patient" (the patient's right is on the image's left)."""
+def where_peak(evidence_map: NDArray[np.floating], *, is_side_doubtful: bool = False) -> str:
+    """The map's peak in words: the patient's right is on the image's left, where nothing speaks against that."""
     rows, columns = evidence_map.shape
     row, column = np.unravel_index(int(np.argmax(evidence_map)), evidence_map.shape)
     height = ("upper", "middle", "lower")[min(2, 3 * (2 * int(row) + 1) // (2 * rows))]
     across = (int(column) + 0.5) / columns
-    side = "patient's right" if across < 0.42 else "patient's left" if across > 0.58 else "midline"
+    left, right = ("picture's left", "picture's right") if is_side_doubtful else ("patient's right", "patient's left")
+    side = left if across < 0.42 else right if across > 0.58 else "midline"
     return f"{height} third, {side}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from kdistill.errors import ConfigError, InputError
-from kdistill.explain.batch import Outcome, explain_files
+from kdistill.explain.batch import Outcome, explain_files, find_images, make_folder
 from kdistill.explain.build import ExplanationContext
 from kdistill.explain.citations import load_citations
 from kdistill.explain.config import DEFAULT_FORMATS, ExplainConfig, ExplainFormat
@@ -46,14 +46,27 @@ def student_dir_of(run_dir: Path, arm: str, seed: int | None) -> Path:
     found = sorted((run_dir / "student" / arm).glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
     chosen = [path for path in found if seed is None or path.name == f"seed-{seed}"]
     if not found and not (run_dir / "student").is_dir():
-        raise InputError("is no run with a student", where=str(run_dir), remedy="Give a run's folder, e.g. runs/demo")
+        raise _no_run(run_dir)
     if not chosen:
         there = sorted(f"{path.parent.name} {path.name}" for path in run_dir.glob("student/*/seed-*"))
         wanted = arm if seed is None else f"{arm} seed-{seed}"
         raise InputError(
-            f"has no student {wanted}", where=str(run_dir), remedy=f"There is: {', '.join(there) or 'none'}."
+            f"has no student {wanted}",
+            where=str(run_dir),
+            remedy=f"There is: {', '.join(there) or 'none'} (--arm, --seed).",
         )
     return chosen[0]
+
+
+def _no_run(run_dir: Path) -> InputError:
+    """Why a folder has no student, and what to do."""
+    give = "Give the folder of a run, like runs/demo, which `kdistill demo` makes."
+    if not run_dir.exists():
+        return InputError("there is no such folder", where=str(run_dir), remedy=give)
+    if (run_dir / "recipe.yaml").is_file():
+        remedy = "Let the run come to its end first: the command that began it, with --resume."
+        return InputError("is a run that has no student yet", where=str(run_dir), remedy=remedy)
+    return InputError("is no run: it has no folder student/", where=str(run_dir), remedy=give)
 
 
 def load_context(
@@ -118,13 +131,15 @@ def explain_images(
 
     Raises:
         InputError: No such student or image; or the only image cannot be read or exported.
-        EnvironmentFault: What writes a format is not installed.
+        EnvironmentFault: What writes a format is not installed, or `out_dir` cannot be written.
         ConfigError: An unknown format or policy.
         WeightsError: The student's weights are unsafe or damaged.
     """
     from kdistill.explain.student_reader import load_reader
 
     wanted, policy = check_formats(formats), check_policy(quality)
+    find_images(images)  # what is wrong with a path is told before the model is loaded
+    make_folder(out_dir)
     reader = load_reader(student_dir_of(run_dir, arm, seed))
     context = load_context(run_dir, reader.name, reader.thresholds, quality=policy)
     json_files: list[Path] = []

@@ -205,10 +205,11 @@ def _map_figures(
         mask = masks.get((case.study.study_id, item.name))
         painted = blended(image, grid)
         uri = png_uri(painted if mask is None else outlined(painted, mask))
+        place = where_peak(grid, is_side_doubtful=explanation.is_side_doubtful)
         number = "" if item.probability is None else f" {item.probability:.2f} (threshold {item.threshold:.2f})"
         yield (
             f'<figure><img src="{uri}" alt="Evidence map of {text(item.name)}"><figcaption>'
-            f"<strong>{text(item.name)}</strong>{number}<br>{text(where_peak(grid))}</figcaption></figure>"
+            f"<strong>{text(item.name)}</strong>{number}<br>{text(place)}</figcaption></figure>"
         )
 
 

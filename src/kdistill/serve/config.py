@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, model_validator
 
 from kdistill.config import ConfigModel
+
+#: Characters that a token has at least.
+MIN_TOKEN: Final = 16
 
 
 class ServeConfig(ConfigModel):
@@ -17,7 +21,7 @@ class ServeConfig(ConfigModel):
     port: int = Field(default=8080, ge=0, le=65535, description="0: any free one.")
     token: str | None = Field(
         default=None,
-        min_length=16,
+        min_length=MIN_TOKEN,
         pattern=r"^[!-~]+$",  # what a header can carry
         description="Bearer token that every request must carry: letters, digits and signs without spaces.",
     )

@@ -15,11 +15,11 @@ from fastapi import FastAPI, HTTPException, Path, Request, Response
 
 from kdistill import __version__
 from kdistill.explain.explanation import NOTICE
+from kdistill.explain.sides import is_side_doubtful
 from kdistill.records import Record
 from kdistill.serve.security import COOKIE
 from kdistill.studies.depth import Depth, depth_of_grey
-from kdistill.studies.film import Note
-from kdistill.studies.quality.assess import QualityFlag, QualityKind
+from kdistill.studies.quality.assess import QualityFlag
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -36,10 +36,6 @@ _LIBRARIES: Final = ("torch", "transformers", "numpy", "pydicom")
 
 PixelKind = Literal["full", "display"]
 SpacingPlace = Literal["patient", "detector", "unknown"]
-#: Notes of a file and looks of a film after which nobody knows which side of the picture is the patient's right.
-_TURNING: Final[frozenset[Note | QualityKind]] = frozenset(
-    {"orientation", "lateral_view", "mirrored", "upside_down", "turned_left", "turned_right"}
-)
 
 
 class PixelHead(Record):
@@ -128,18 +124,13 @@ def pixels_of(image: FileImage, kind: PixelKind) -> tuple[PixelHead, bytes] | No
         kind=kind,
         spacing_mm=None if spacing is None else (round(spacing[0] * scale, 6), round(spacing[1] * scale, 6)),
         spacing_at=None if spacing is None else spacing[2],
-        is_side_doubtful=_is_side_doubtful(image),
+        is_side_doubtful=is_side_doubtful(image.notes, image.quality),
     )
     return head, depth.values.astype("<u2", copy=False).tobytes()
 
 
 def _display(image: FileImage) -> Depth:
     return depth_of_grey(image.display.astype(np.float32) / np.float32(255))
-
-
-def _is_side_doubtful(image: FileImage) -> bool:
-    seen = () if image.quality is None else tuple(check.kind for check in image.quality.flags)
-    return not _TURNING.isdisjoint((*image.notes, *seen))
 
 
 def _spacing(header: Dataset | None) -> tuple[float, float, SpacingPlace] | None:

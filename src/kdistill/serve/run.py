@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from kdistill.config import validate
-from kdistill.errors import EnvironmentFault, PolicyError
-from kdistill.serve.config import ServeConfig, is_loopback
+from kdistill.errors import ConfigError, EnvironmentFault, PolicyError
+from kdistill.serve.config import MIN_TOKEN, ServeConfig, is_loopback
 
 _BACKLOG: Final = 2048
+_NEW_TOKEN: Final = "python -c 'import secrets; print(secrets.token_urlsafe())' prints one."
 
 
 def serve_run(
@@ -32,20 +35,35 @@ def serve_run(
 
     Raises:
         PolicyError: An address that others can reach, without a token.
+        ConfigError: A token that can be guessed, or another setting that is none.
         InputError: No such student, or one that cannot be loaded; or the feedback file is not one.
-        EnvironmentFault: The web framework is not installed, or the port is taken.
+        EnvironmentFault: The web framework is not installed, the port is taken, or the address is not this machine's.
     """
     config = _checked(settings)
     try:
-        from kdistill.serve.app import create_app
-        from kdistill.serve.sockets import server_of
+        import kdistill.serve.app
+        import kdistill.serve.sockets  # noqa: F401
     except ImportError as error:
         raise EnvironmentFault(
             f"{error.name} is not installed, which serving needs", remedy="pip install 'kdistill[serve,hospital]'"
         ) from error
+    with _bound(config.host, config.port) as listening:  # a port that is taken is told before the model is loaded
+        _serve(run_dir, config, arm, seed, listening, announce)
+
+
+def _serve(
+    run_dir: Path,
+    config: ServeConfig,
+    arm: str,
+    seed: int | None,
+    listening: socket.socket,
+    announce: Callable[[str], None],
+) -> None:
+    from kdistill.serve.app import create_app
     from kdistill.serve.feedback import FeedbackStore
     from kdistill.serve.jobs import Jobs
     from kdistill.serve.models import Models, load_model, reload_on_hangup
+    from kdistill.serve.sockets import server_of
 
     feedback = FeedbackStore(config.feedback, max_mb=config.feedback_max_mb) if config.feedback else None
     loaded = load_model(run_dir, arm, seed)
@@ -53,16 +71,39 @@ def serve_run(
     models = Models(run_dir, arm, seed, jobs, loaded.samples)
     server = server_of(create_app(jobs, config, loaded.samples, feedback, models), config)
     reload_on_hangup(models, announce, lambda: jobs.reader.name)
-    try:
-        listening = server.config.bind_socket()
-    except SystemExit as error:
-        raise EnvironmentFault(
-            f"cannot listen on {config.host}:{config.port}", remedy="Is the port taken? Choose another --port."
-        ) from error
     listening.listen(_BACKLOG)  # who reads the announcement and asks at once is answered
     host = f"[{config.host}]" if ":" in config.host else config.host
     announce(f"{jobs.reader.name}: http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it; research use only)")
     server.run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that has its address and does not listen yet.
+
+    Raises:
+        EnvironmentFault: It cannot have that address; why, and what to do.
+    """
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just ended may still hold the port
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        reason, remedy = _why_not_bound(error)
+        raise EnvironmentFault(f"cannot listen on {host}:{port}: {reason}", remedy=remedy) from error
+    return made
+
+
+def _why_not_bound(error: OSError) -> tuple[str, str]:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "another program listens there", "Choose another --port (0: any free one), or end that program."
+        case errno.EACCES | errno.EPERM:
+            return "this user may not (ports below 1024)", "Choose a --port of 1024 or more."
+        case errno.EADDRNOTAVAIL | socket.EAI_NONAME | socket.EAI_AGAIN | socket.EAI_NODATA:
+            return "that is no address of this machine", "Give --host an address of this machine, or 127.0.0.1."
+        case _:
+            return error.strerror or type(error).__name__, "Choose another --port or --host."
 
 
 def _checked(settings: Mapping[str, object]) -> ServeConfig:
@@ -72,4 +113,7 @@ def _checked(settings: Mapping[str, object]) -> ServeConfig:
             f"{host} can be reached from other machines, and there is no token",
             remedy="Give --token (16 characters or more; or KDISTILL_TOKEN), or listen on 127.0.0.1.",
         )
+    token = settings.get("token")
+    if isinstance(token, str) and len(token) < MIN_TOKEN:
+        raise ConfigError(f"has fewer than {MIN_TOKEN} characters", where="--token (KDISTILL_TOKEN)", remedy=_NEW_TOKEN)
     return validate(ServeConfig, dict(settings), where="serve")

@@ -125,6 +125,7 @@ async function answer(study) {
   }
   try {
     await studies.explain(study);
+    draw();  // the list says where there is no answer
     if (study !== current) return;
     at("model").textContent = study.explanation.model;  // whoever answers by now, this is whose answer it is
     pane.answer(study);

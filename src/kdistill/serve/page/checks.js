@@ -18,7 +18,8 @@ export function checks(explanation) {
 export function alerts(explanation) {
   const count = explanation.flags.length;
   if (!count) return null;
-  return el("p", { class: "alerts" }, el("a", { href: "#checks" }, count === 1 ? "One check objects to this answer" : `${count} checks object to this answer`));
+  const words = count === 1 ? "One check objects to this answer" : `${count} checks object to this answer`;
+  return el("p", { class: "alerts" }, el("a", { href: "#checks" }, explanation.abstained ? "Why there is no answer" : words));
 }
 
 /** Every look at the film itself: fit to be read, turned, inverted, lettering. */

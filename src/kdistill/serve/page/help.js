@@ -18,7 +18,7 @@ const MEANINGS = [
   ["low", "below the threshold; it does not mean that the finding is ruled out"],
   ["evidence map", "the cells that the model's query for this finding attended to; where it looked, not a contour of the finding, and no proof that it looked rightly"],
   ["no answer", "the model abstained: the film is not one it can read, or every probability is indeterminate"],
-  ["R and L", "the patient's right and left, for a film that is stored as it should be; R? and L? where the file says otherwise"],
+  ["R and L", "the patient's right and left, for a film that is stored as it should be; R? and L? where the file or the look of the film says otherwise, or nobody has looked yet"],
 ];
 
 const list = (pairs, of) => el("dl", { class: "pairs" }, pairs.map(([term, text]) => [el("dt", {}, of(term)), el("dd", {}, text)]));

@@ -10,9 +10,6 @@ import { readerForm } from "./reader_first.js";
 import { markSentences, rationale, report } from "./text.js";
 import { STATUS_SENTENCES } from "./words.js";
 
-/** Notes and checks of the film after which nobody knows which side is which; other flags quote what a model wrote. */
-const TURNED = /mirrored|upside down|turned|lateral view/, OF_FILM = ["file_note", "image_quality", "implausible_image"];
-
 /** Draws the reading of one study at a time; `actions`: {retry, remove, commit, alter}. */
 export class ReadingPane {
   constructor(viewer, selection, actions) {
@@ -89,7 +86,7 @@ export class ReadingPane {
     words.replaceChildren(...(answers ? [report(explanation, this.selection), rationale(explanation, this.selection)] : [report(explanation, this.selection)]));
     against.replaceChildren(checks(explanation));
     this.parts.said.hidden = isOther;  // a word about an altered film would be kept as one about the film
-    this.viewer.doubtSides(explanation.flags.some((flag) => OF_FILM.includes(flag.code) && TURNED.test(flag.text)));
+    this.viewer.doubtSides(explanation.is_side_doubtful);
     this.selection.tell();
   }
 }

@@ -3,6 +3,7 @@
 
 import { el, section } from "./dom.js";
 import { rove } from "./roving.js";
+import { SIDES_IN_DOUBT } from "./words.js";
 
 const OF_REPORT = ["contradiction", "report_contradicts_probability", "side_mismatch", "prior_mentioned", "degenerate"];
 
@@ -14,7 +15,9 @@ export function report(explanation, selection) {
     el("dt", {}, "Findings"), el("dd", {}, part("findings")), el("dt", {}, "Impression"), el("dd", {}, part("impression")));
   rove(list, ".sentence");
   const isLinked = explanation.report_sentences.some((sentence) => sentence.mentions.length);
+  const isTold = explanation.is_side_doubtful && !explanation.abstained;
   return section("report", "Report",
+    isTold ? el("p", { class: "objection", id: "sides-in-doubt" }, SIDES_IN_DOUBT) : null,
     isLinked ? el("p", { class: "hint" }, "Choose a sentence to see its finding and its map; again, for the next finding that it names.") : null, list,
     explanation.flags.filter((flag) => OF_REPORT.includes(flag.code)).map((flag) =>
       el("p", { class: "objection" }, "Objection: ", flag.observation ? `${flag.observation}. ` : "", flag.text)));

@@ -19,6 +19,9 @@ export const STATUS_SENTENCES = {
 export const OTHER_SAMPLES = "The server has other samples by now: load the page again.";
 export const OTHER_MODEL = "Another model answers by now, so that its readings cannot be compared with this one: delete the result, then read the film again.";
 
+/** As `explain/sides.py` has it: stands beside a model's words where the film may be mirrored or turned. */
+export const SIDES_IN_DOUBT = "It is not certain which side of this film is the patient's right: “left” and “right” in the model's words may be the wrong way round.";
+
 /** "left pleural effusion" reads better than "Pleural Effusion (left)" in a sentence. */
 export const named = (item) => (item.side ? `${item.name.toLowerCase()} (${item.side})` : item.name.toLowerCase());
 

@@ -38,7 +38,7 @@ export class Worklist {
   entry(study) {
     const thumb = el("span", { "aria-hidden": "true" }, study.thumbnail), state = el("span");
     const open = el("button", { type: "button", class: "film-button", onclick: () => this.onOpen(study) },
-      thumb, el("span", { class: "film-name" }, study.name), state);
+      thumb, el("span", { class: "film-name", title: study.name }, study.name), state);
     const remove = study.sample === null
       ? button("×", () => this.onRemove(study), { class: "remove", "aria-label": `Delete ${study.name}`, title: "Delete from the server" }) : null;
     return { node: el("li", {}, open, remove), open, thumb, state };
@@ -50,6 +50,7 @@ function refresh({ open, thumb, state }, study, isOpen) {
   else open.removeAttribute("aria-current");
   thumb.className = study.isDrawn ? "thumb" : "thumb none";
   state.className = `film-state ${study.problem ? "problem" : study.stage}`;
-  const word = study.problem ? "problem" : STAGE_WORDS[study.stage];
+  const isSilent = study.stage === "done" && study.explanation !== null && study.explanation.abstained;
+  const word = study.problem ? "problem" : isSilent ? "no answer" : STAGE_WORDS[study.stage];
   if (state.textContent !== word) state.textContent = word;
 }

@@ -62,7 +62,7 @@ _SAYS: Final[Mapping[QualityKind, str]] = MappingProxyType(
         "upside_down": "The film looks upside down.",
         "inverted": "The film looks inverted: bones dark, air bright.",
         "photograph": "The image looks like a photograph of a film, or a screenshot with its surroundings.",
-        "mirrored": "The heart seems to lie on the patient's right: the film may be mirrored (or dextrocardia).",
+        "mirrored": "The heart seems to lie on the left of the picture: the film may be mirrored (or dextrocardia).",
         "burned_in_text": "Lettering is burned into the pixels: it may name the patient.",
     }
 )
