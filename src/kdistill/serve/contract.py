@@ -45,6 +45,9 @@ _JOB: Final = (
     "result_v1_results__job_id__get",
     "exported_v1_results__job_id___kind__get",
     "delete_v1_results__job_id__delete",
+    "compare_v1_results__job_id__comparison_post",
+    "look_v1_results__job_id__comparison_get",
+    "say_v1_results__job_id__comparison_preference_post",
 )
 _SAMPLE: Final = ("truth_v1_samples__number__truth_get", "try_sample_v1_samples__number__explain_post")
 #: What can be asked about a job or a sample, for programs that read /openapi.json.
