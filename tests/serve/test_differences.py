@@ -40,13 +40,13 @@ def test_possible_and_present_are_both_statements() -> None:
 def test_probabilities_on_different_sides_of_their_own_thresholds() -> None:
     a, b = make_reading({"Edema": 0.62, "Fracture": 0.9}), make_reading({"Edema": 0.31, "Fracture": 0.6})
     assert texts(a, b) == [
-        ("Edema", "threshold", "A is above its threshold (0.62 to 0.50), B below (0.31 to 0.50)."),
+        ("Edema", "threshold", "A is above its threshold (0.62 against 0.50), B below (0.31 against 0.50)."),
     ]
     assert texts(b, a) == [
-        ("Edema", "threshold", "B is above its threshold (0.62 to 0.50), A below (0.31 to 0.50)."),
+        ("Edema", "threshold", "B is above its threshold (0.62 against 0.50), A below (0.31 against 0.50)."),
     ]
     near = texts(make_reading({"Edema": 0.5004}), make_reading({"Edema": 0.4}))
-    assert near[0][2].startswith("A is above its threshold (0.5004 to 0.5000)")  # never "0.50 is above 0.50"
+    assert near[0][2].startswith("A is above its threshold (0.5004 against 0.5000)")  # never "0.50 is above 0.50"
 
 
 def test_thresholds_are_each_models_own() -> None:

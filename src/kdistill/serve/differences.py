@@ -81,7 +81,7 @@ def _numbers(reading: ObservationReading) -> str:
     """Enough digits to show on which side the probability lies."""
     assert reading.probability is not None and reading.threshold is not None
     digits = next((n for n in range(2, 6) if f"{reading.probability:.{n}f}" != f"{reading.threshold:.{n}f}"), 6)
-    return f"{reading.probability:.{digits}f} to {reading.threshold:.{digits}f}"
+    return f"{reading.probability:.{digits}f} against {reading.threshold:.{digits}f}"
 
 
 def _side_of(explanation: Explanation, reading: ObservationReading) -> Side | None:

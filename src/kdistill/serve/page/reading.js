@@ -13,12 +13,16 @@ import { STATUS_SENTENCES } from "./words.js";
 /** Notes and checks of the film after which nobody knows which side is which; other flags quote what a model wrote. */
 const TURNED = /mirrored|upside down|turned|lateral view/, OF_FILM = ["file_note", "image_quality", "implausible_image"];
 
-/** Draws the reading of one study at a time; `actions`: {retry, remove, commit, alter}. */
+/** Whether an answer says that nobody knows which side is which. */
+export const isTurned = (explanation) => explanation.flags.some((flag) => OF_FILM.includes(flag.code) && TURNED.test(flag.text));
+
+/** Draws the reading of one study at a time; `actions`: {retry, remove, commit, alter, compare}. */
 export class ReadingPane {
   constructor(viewer, selection, actions) {
     Object.assign(this, { viewer, selection, actions });
     this.body = at("reading-body");
     this.takesFeedback = false;
+    this.against = null;  // the model that can be compared with
     this.whatIf = null;
     selection.addEventListener("change", () => {
       markBars(this.body, selection);
@@ -75,6 +79,12 @@ export class ReadingPane {
     this.actions.alter(study, strength === 1 ? null : url);
   }
 
+  /** The way to the other model's answer. */
+  comparison(study) {
+    const compare = button(["Compare", el("kbd", {}, "B")], () => this.actions.compare(study), { id: "compare" });
+    return el("p", { class: "compare-with" }, compare, el("span", { class: "soft small" }, `with ${this.against}`));
+  }
+
   /** The parts that depend on what the model says; another reading than the study's own is named as such. */
   paint(study, explanation) {
     const { top, bars: list, words, against } = this.parts, isOther = explanation !== study.explanation;
@@ -83,13 +93,13 @@ export class ReadingPane {
     this.isOther = isOther;
     top.replaceChildren(...[
       isOther ? el("p", { class: "other" }, "This film has been altered (see below), and this is the reading of the altered film.") : null,
-      headline(explanation), alerts(explanation), study.sample !== null && !isOther ? truthOf(study, ask) : null,
+      headline(explanation), alerts(explanation), this.against && !isOther ? this.comparison(study) : null, study.sample !== null && !isOther ? truthOf(study, ask) : null,
     ].filter(Boolean));
     list.replaceChildren(...(answers ? [bars(explanation, this.selection, isOther ? null : study.marks)] : []));
     words.replaceChildren(...(answers ? [report(explanation, this.selection), rationale(explanation, this.selection)] : [report(explanation, this.selection)]));
     against.replaceChildren(checks(explanation));
     this.parts.said.hidden = isOther;  // a word about an altered film would be kept as one about the film
-    this.viewer.doubtSides(explanation.flags.some((flag) => OF_FILM.includes(flag.code) && TURNED.test(flag.text)));
+    this.viewer.doubtSides(isTurned(explanation));
     this.selection.tell();
   }
 }
