@@ -129,7 +129,10 @@ async function answer(study) {
     pane.askReader(study);
     return;
   }
-  if (isBlind(study) && (await compare(study, true))) return;
+  if (isBlind(study)) {
+    if (await compare(study, true)) return;
+    study.wasSeen = true;
+  }
   await answerAlone(study);
 }
 

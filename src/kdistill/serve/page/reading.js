@@ -82,7 +82,8 @@ export class ReadingPane {
   /** The way to the other model's answer. */
   comparison(study) {
     const compare = button(["Compare", el("kbd", {}, "B")], () => this.actions.compare(study), { id: "compare" });
-    return el("p", { class: "compare-with" }, compare, el("span", { class: "soft small" }, `with ${this.against}`));
+    return el("p", { class: "compare-with" }, compare, el("span", { class: "soft small" }, `with ${this.against}`),
+      study.wasSeen ? el("span", { class: "other" }, "You have seen an answer about this film before: it cannot be blinded any more.") : null);
   }
 
   /** The parts that depend on what the model says; another reading than the study's own is named as such. */
