@@ -133,7 +133,7 @@ class Held:
     def read(self, images: np.ndarray) -> Sequence[Reading]:
         self.batches.append(len(images))
         self.begun.set()
-        self.go.wait(60)
+        self.go.wait(600)
         return self._reader.read(images)
 
 
@@ -146,7 +146,7 @@ def test_both_wait_in_one_bounded_queue_and_share_its_batches(pair: Pair) -> Non
         held[0].go.clear()
         held[0].begun.clear()
         blocking = client.post("/v1/samples/0/explain").json()
-        assert held[0].begun.wait(60)
+        assert held[0].begun.wait(600)
         for result in results:
             assert client.post(f"{result}/comparison", json={}).status_code == 202
         waiting = client.post("/v1/samples/0/explain").json()
@@ -285,6 +285,12 @@ def test_what_is_no_word(client: TestClient, word: dict[str, Any]) -> None:
     assert client.post(f"{result}/comparison/preference", json=word).status_code == 422
 
 
+def test_what_is_no_wish(client: TestClient) -> None:
+    result = read(client)
+    for wish in ({"blinded": 0}, {"blinded": "true"}, {"blind": True}, []):
+        assert client.post(f"{result}/comparison", json=wish).status_code == 422
+
+
 def test_where_nothing_is_stored_nothing_is_blinded(pair: Pair) -> None:
     with TestClient(PairRoom(pair).app, base_url="http://127.0.0.1") as client:
         result = read(client)
@@ -332,7 +338,7 @@ def test_no_room_for_the_second_reading(pair: Pair) -> None:
         held[0].go.clear()
         held[0].begun.clear()
         client.post("/v1/samples/0/explain")
-        assert held[0].begun.wait(60)
+        assert held[0].begun.wait(600)
         client.post("/v1/samples/0/explain")
         refused = client.post(f"{result}/comparison", json={})
         held[0].go.set()

@@ -224,5 +224,5 @@ def test_the_contract_names_links_that_exist() -> None:
         for answer in operation["responses"].values()
         for link in answer.get("links", {}).values()
     }
-    assert len(links) == 7 and links <= known
+    assert len(links) == 10 and links <= known
     assert schema["paths"]["/v1/explain"]["post"]["security"] and "security" not in schema["paths"]["/healthz"]["get"]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from fastapi import Body, FastAPI, HTTPException, Path, Request, Response
+from pydantic import StrictBool
 
 from kdistill.records import Record
 from kdistill.serve.comparisons import Comparison, ComparisonDesk
@@ -40,7 +41,7 @@ _PREFERRED: Final[Answers] = {
 class ComparisonWish(Record):
     """How to compare. `blinded`: in an order that is drawn, the names told only once a preference is stored."""
 
-    blinded: bool = False
+    blinded: StrictBool = False
 
 
 def add_comparisons(app: FastAPI, desk: Desk, writer: FeedbackWriter | None, *, comments: bool) -> None:
