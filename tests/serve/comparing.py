@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from kdistill.explain.reading import ImageReader
@@ -89,3 +90,23 @@ def until(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             return found
         time.sleep(0.01)
     raise AssertionError("no end after ten minutes")
+
+
+def read(client: TestClient, data: bytes | None = None) -> str:
+    """Have the sample, or a film, read; the path of its result."""
+    sent = client.post("/v1/samples/0/explain") if data is None else client.post("/v1/explain", content=data)
+    job = sent.json()
+    assert until(lambda: client.get(f"/v1/jobs/{job['id']}").json())["stage"] == "done"
+    return f"/v1/results/{job['id']}"
+
+
+def status(client: TestClient, job: dict[str, Any]) -> dict[str, Any]:
+    """Where a job stands."""
+    return client.get(f"/v1/jobs/{job['id']}").json()
+
+
+def compare(client: TestClient, result: str, *, blinded: bool = False) -> dict[str, Any]:
+    """Have a result compared; the comparison once it has ended."""
+    sent = client.post(f"{result}/comparison", json={"blinded": blinded})
+    assert sent.status_code == 202 and sent.headers["location"] == f"{result}/comparison", sent.text
+    return until(lambda: client.get(sent.headers["location"]).json())

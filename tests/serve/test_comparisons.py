@@ -14,18 +14,14 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from kdistill.errors import InputError
 from kdistill.explain.explanation import Explanation
 from kdistill.explain.reading import ImageReader, Reading
 from kdistill.serve import comparisons
 from kdistill.serve.differences import differences
 from kdistill.serve.feedback import FeedbackStore, stored
 from kdistill.serve.feedback_export import export_lines
-from kdistill.serve.models import Choice, choice_of, load_model
-from kdistill.serve.run import serve_run
 
-from .comparing import Pair, PairRoom, load_pair, make_pair, png, until
-from .students import add_student
+from .comparing import Pair, PairRoom, compare, load_pair, make_pair, png, read, status, until
 
 BETTER = {"choice": "a_better", "comment": "The side is right.", "reader": "Ada"}
 
@@ -65,24 +61,6 @@ def kept(running: tuple[PairRoom, TestClient, Path]) -> Callable[[], list[dict[s
 
 def preferences(file: Path) -> list[dict[str, Any]]:
     return [said for line in export_lines(file) for said in json.loads(line)["preferences"]]
-
-
-def read(client: TestClient, data: bytes | None = None) -> str:
-    """Have the sample, or a film, read; the path of its result."""
-    sent = client.post("/v1/samples/0/explain") if data is None else client.post("/v1/explain", content=data)
-    job = sent.json()
-    assert until(lambda: client.get(f"/v1/jobs/{job['id']}").json())["stage"] == "done"
-    return f"/v1/results/{job['id']}"
-
-
-def status(client: TestClient, job: dict[str, Any]) -> dict[str, Any]:
-    return client.get(f"/v1/jobs/{job['id']}").json()
-
-
-def compare(client: TestClient, result: str, *, blinded: bool = False) -> dict[str, Any]:
-    sent = client.post(f"{result}/comparison", json={"blinded": blinded})
-    assert sent.status_code == 202 and sent.headers["location"] == f"{result}/comparison", sent.text
-    return until(lambda: client.get(sent.headers["location"]).json())
 
 
 def prefer(client: TestClient, result: str, **word: Any) -> dict[str, Any]:
@@ -343,46 +321,6 @@ def test_no_room_for_the_second_reading(pair: Pair) -> None:
         refused = client.post(f"{result}/comparison", json={})
         held[0].go.set()
     assert refused.status_code == 429 and refused.headers["retry-after"]
-
-
-def test_a_reload_loads_both_and_the_same_model_is_not_compared(tmp_path: Path) -> None:
-    run = make_pair(tmp_path / "run")
-    room = PairRoom(load_pair(run))
-    with TestClient(room.app, base_url="http://127.0.0.1") as client:
-        result = read(client)
-        add_student(run, "full", 0, weights=7)
-        add_student(run, "template", 3, weights=8)
-        room.models.swap()
-        assert room.jobs.against is not None
-        names = (room.jobs.reader.name, room.jobs.against.reader.name)
-        assert not {*names} & {room.first.reader.name, room.second.reader.name}
-        found = compare(client, result)  # the answer that was given stays as it was; the second is today's
-        assert found["models"] == {"a": room.first.reader.name, "b": names[1]}
-        room.models.swap("template", 3)
-        same = read(client)
-        refused = client.post(f"{same}/comparison", json={})
-        assert (refused.status_code, refused.json()["detail"]) == (409, comparisons.SAME)
-        room.models.swap()  # the present one alone: it cannot be loaded beside itself
-        assert room.jobs.reader.name == names[1]
-
-
-def test_only_another_student_of_the_same_size_is_loaded_beside_one(tmp_path: Path) -> None:
-    run, first, second = load_pair(make_pair(tmp_path / "run"))
-    with pytest.raises(InputError, match="is the student that answers"):
-        load_model(run, "full", 0, beside=first)
-    add_student(run, "report_only", 0, size_px=96)
-    with pytest.raises(InputError, match="reads 96 pixels"):
-        load_model(run, "report_only", 0, beside=first)
-    assert second.context.citations is first.model.context.citations  # one library in memory, not two
-
-
-def test_the_command_says_what_is_wrong(pair: Pair) -> None:
-    assert [choice_of(text, where="x") for text in ("full", "full:12")] == [Choice("full"), Choice("full", 12)]
-    for text in ("", ":1", "full:", "full:x", "../full", "full:1:2"):
-        with pytest.raises(InputError, match="names no student"):
-            serve_run(pair.run, {"port": 0}, against=text, announce=print)
-    with pytest.raises(InputError, match="has no student absent"):
-        serve_run(pair.run, {"port": 0}, against="absent", announce=print)
 
 
 def test_a_feedback_file_from_before_there_were_comparisons(pair: Pair, tmp_path: Path) -> None:
