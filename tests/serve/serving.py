@@ -28,7 +28,7 @@ from kdistill.records import Study, StudyImage, Truth
 from kdistill.serve.app import create_app
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.feedback import FeedbackStore
-from kdistill.serve.jobs import Jobs
+from kdistill.serve.jobs import Jobs, Model
 from kdistill.serve.samples import Samples
 from kdistill.serve.sockets import server_of
 from kdistill.student.text import token_ids
@@ -44,11 +44,11 @@ THRESHOLDS = (0.5,) * NUM_OBSERVATIONS
 SIZE_PX = 32
 
 
-def tiny_reader() -> StudentReader:
-    """A student of the true architecture that has learned nothing."""
+def tiny_reader(name: str = "tiny", weights: int = 0) -> StudentReader:
+    """A student of the true architecture that has learned nothing; `weights` tells two of them apart."""
     tokenizer = train_tokenizer(["The heart is large. No effusion is seen."] * 3, 300)
-    model = small_student(language=llama(len(tokenizer)), token_ids=token_ids(tokenizer))
-    return StudentReader("tiny", model, tokenizer, THRESHOLDS, ReadingSettings(True, 8))
+    model = small_student(weights, language=llama(len(tokenizer)), token_ids=token_ids(tokenizer))
+    return StudentReader(name, model, tokenizer, THRESHOLDS, ReadingSettings(True, 8))
 
 
 def context_of(name: str) -> ExplanationContext:
@@ -113,11 +113,14 @@ def listening(app: FastAPI, config: ServeConfig, *, idle_s: int = 10) -> Iterato
         assert not thread.is_alive(), "the server did not end"
 
 
-def app_of(reader: ImageReader, config: ServeConfig, studies_dir: Path | None = None) -> FastAPI:
-    """The application around a reader."""
+def app_of(
+    reader: ImageReader, config: ServeConfig, studies_dir: Path | None = None, against: ImageReader | None = None
+) -> FastAPI:
+    """The application around a reader, and around one that it is compared with."""
     samples = None if studies_dir is None else Samples(studies_dir)
-    feedback = None if config.feedback is None else FeedbackStore(config.feedback)
-    return create_app(Jobs(reader, context_of(reader.name), config), config, samples, feedback)
+    other = None if against is None else Model(against, context_of(against.name))
+    store = FeedbackStore(config.feedback) if config.feedback else None
+    return create_app(Jobs(reader, context_of(reader.name), config, against=other), config, samples, store)
 
 
 def main() -> None:

@@ -51,23 +51,26 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def server(folder: Path, **settings: object) -> Iterator[int]:
-    """The port of a server with samples and feedback."""
+    """The port of a server with samples, feedback and a second student."""
     file = folder / "said.sqlite"
     config = ServeConfig.model_validate(
         {"port": 0, "max_waiting": 256, "max_upload_mb": 1, "feedback": file, **settings}
     )
     studies = folder / "studies"
     studies.mkdir()
-    with listening(app_of(tiny_reader(), config, write_studies(studies)), config) as (_, port):
+    app = app_of(tiny_reader(), config, write_studies(studies), against=tiny_reader("other", 1))
+    with listening(app, config) as (_, port):
         yield port
 
 
-def schemathesis(port: int, films: Path, folder: Path, *options: str, timeout_s: int) -> tuple[int, str]:
+def schemathesis(
+    port: int, films: Path, folder: Path, *options: str, timeout_s: int, config: str = CONFIG
+) -> tuple[int, str]:
     """(test cases sent, what was printed) of a run without any finding.
 
     Its health checks are about how fast it makes data, which on a busy machine says nothing of the server.
     """
-    (folder / "schemathesis.toml").write_text(CONFIG)
+    (folder / "schemathesis.toml").write_text(config)
     done = subprocess.run(
         [*COMMAND, "run", f"http://127.0.0.1:{port}/openapi.json", "--seed", "1", "--request-timeout", "120",
          "--suppress-health-check", "all", *options],

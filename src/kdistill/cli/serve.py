@@ -16,6 +16,9 @@ def serve(
     run_dir: Path = typer.Argument(help="Folder of a run."),
     arm: str = typer.Option("full", "--arm", help="Which student."),
     seed: int | None = typer.Option(None, "--seed", help="Which seed.  [default: the run's first]"),
+    against: str | None = typer.Option(
+        None, "--against", help="A second student, ARM or ARM:SEED, to compare with on the same film.  [default: none]"
+    ),
     host: str = typer.Option("127.0.0.1", "--host", help="Address to listen on; any but loopback needs --token."),
     port: int = typer.Option(8080, "--port", help="Port; 0 for any free one."),
     token: str | None = typer.Option(
@@ -30,4 +33,4 @@ def serve(
     from kdistill.serve.run import serve_run
 
     settings = {"host": host, "port": port, "token": token, "feedback": feedback, "feedback_text": feedback_text}
-    serve_run(run_dir, settings, arm=arm, seed=seed, announce=typer.echo)
+    serve_run(run_dir, settings, arm=arm, seed=seed, against=against, announce=typer.echo)

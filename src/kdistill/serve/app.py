@@ -22,6 +22,7 @@ from kdistill.explain.config import ENDINGS, ExplainFormat
 from kdistill.explain.explanation import NOTICE, Explanation
 from kdistill.explain.exports import export
 from kdistill.records import Record
+from kdistill.serve.comparison_routes import add_comparisons
 from kdistill.serve.config import ServeConfig
 from kdistill.serve.contract import (
     ACCEPTED,
@@ -42,7 +43,7 @@ from kdistill.serve.contract import (
 from kdistill.serve.counterfactuals import add_counterfactuals
 from kdistill.serve.desk import Desk
 from kdistill.serve.feedback import FeedbackStore
-from kdistill.serve.feedback_routes import add_feedback
+from kdistill.serve.feedback_routes import FeedbackWriter, add_feedback
 from kdistill.serve.jobs import ENDED, Job, Jobs, JobStage
 from kdistill.serve.model_routes import add_model
 from kdistill.serve.models import Models
@@ -132,7 +133,9 @@ def create_app(
     _add_session(app, sessions, jobs, feedback=feedback is not None)
     _add_upload(app, desk)
     add_pixels(app, desk, MISSING)
-    add_feedback(app, desk, feedback, comments=config.feedback_text, may_export=sessions.needs_token)
+    writer = None if feedback is None else FeedbackWriter(feedback)
+    add_feedback(app, desk, writer, comments=config.feedback_text, may_export=sessions.needs_token)
+    add_comparisons(app, desk, writer, comments=config.feedback_text)
     _add_results(app, desk)
 
     def offered() -> Samples | None:
@@ -341,6 +344,7 @@ def _explanation(job: Job) -> Explanation:
     match job.stage:
         case "done":
             assert job.explanation is not None
+            job.is_told = True
             return job.explanation
         case "failed":
             raise HTTPException(503, "the model failed on this image; send it again")

@@ -52,6 +52,9 @@ _JOB: Final = (
     "said_v1_results__job_id__feedback_get",
     "blur_v1_results__job_id__counterfactuals__observation__post",
     "delete_v1_results__job_id__delete",
+    "compare_v1_results__job_id__comparison_post",
+    "look_v1_results__job_id__comparison_get",
+    "say_v1_results__job_id__comparison_preference_post",
 )
 _SAMPLE: Final = (
     "truth_v1_samples__number__truth_get",

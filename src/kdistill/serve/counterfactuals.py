@@ -163,6 +163,7 @@ def _add_occlusions(app: FastAPI, desk: Desk, made: CounterfactualDesk) -> None:
         job = desk.find(job_id, session)
         _known_finding(observation)
         evidence = _evidence(job.explanation, observation)
+        job.is_told = True  # the first step is the answer itself
         model = job.explanation.model if job.explanation else ""
         if model != desk.jobs.context.model:
             raise HTTPException(409, OTHER_MODEL)

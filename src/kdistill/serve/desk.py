@@ -173,6 +173,7 @@ class Desk:
         *,
         made_from: str | None = None,
         first: Explanation | None = None,
+        is_against: bool = False,
     ) -> list[Job]:
         """Queue several images for the model, all or none (see `Jobs.submit_all`).
 
@@ -180,7 +181,7 @@ class Desk:
             HTTPException: 429 too many would wait; 404 the job that they were made from has been deleted.
         """
         try:
-            jobs = self.jobs.submit_all(session, images, made_from=made_from, first=first)
+            jobs = self.jobs.submit_all(session, images, made_from=made_from, first=first, is_against=is_against)
         except QueueFull:
             raise self.busy() from None
         except KeyError:

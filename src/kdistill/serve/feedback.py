@@ -20,6 +20,7 @@ from typing import Final
 
 from kdistill.errors import EnvironmentFault, InputError
 from kdistill.serve.judgements import Judgement
+from kdistill.serve.preferences import Preference
 
 #: "kdFB", in the header of the file: another program's data base is never written to.
 APPLICATION_ID: Final = 0x6B644642
@@ -37,6 +38,14 @@ CREATE INDEX by_image ON judgements (image_sha256);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+#: A table of its own, which a file from before there were comparisons is given when it is opened: whoever knows only
+#: the other one reads and writes it as before, so that this is no new version of the file.
+_PREFERENCES: Final = (
+    "CREATE TABLE IF NOT EXISTS preferences (id INTEGER PRIMARY KEY, result TEXT NOT NULL, image_sha256 TEXT NOT NULL, "
+    "reader TEXT NOT NULL, preference TEXT NOT NULL) STRICT",
+    "CREATE INDEX IF NOT EXISTS preferences_by_image ON preferences (image_sha256)",
+    "CREATE INDEX IF NOT EXISTS preferences_by_result ON preferences (result, reader)",
+)
 
 
 class FeedbackUnavailable(EnvironmentFault):
@@ -94,6 +103,30 @@ class FeedbackStore:
             )
         return judgement
 
+    def prefer(self, result_id: str, preference: Preference) -> Preference:
+        """Store which of two answers about a result's image is preferred, unless it is the reader's last word already.
+
+        Returns:
+            What stands in the file now: the stored one, with the time at which it was first said.
+
+        Raises:
+            FeedbackUnavailable: As for `add`.
+        """
+        result = self._result(result_id)
+        with self._lock, _told(self.path), self._transaction():
+            row = self._connection.execute(
+                "SELECT preference FROM preferences WHERE result = ? AND reader = ? ORDER BY id DESC LIMIT 1",
+                (result, preference.reader),
+            ).fetchone()
+            last = None if row is None else Preference.model_validate_json(row[0])
+            if last is not None and last.says_the_same(preference):
+                return last
+            self._connection.execute(
+                "INSERT INTO preferences (result, image_sha256, reader, preference) VALUES (?, ?, ?, ?)",
+                (result, preference.image_sha256, preference.reader, preference.model_dump_json()),
+            )
+        return preference
+
     def of_result(self, result_id: str) -> list[Judgement]:
         """The last word of each reader about each target of a result, in the order in which they were said.
 
@@ -146,14 +179,30 @@ def stored(path: Path) -> Iterator[tuple[str, Judgement]]:
         InputError: No such file, no SQLite file, or one of another program or another version.
         EnvironmentFault: It cannot be read.
     """
+    for result, text in _rows(path, "judgements", "judgement"):
+        yield result, Judgement.model_validate_json(text)
+
+
+def stored_preferences(path: Path) -> Iterator[tuple[str, Preference]]:
+    """Every preference between two models, as `stored` gives judgements; none from a file that is older than they are.
+
+    Raises:
+        InputError: As for `stored`.
+        EnvironmentFault: It cannot be read.
+    """
+    for result, text in _rows(path, "preferences", "preference"):
+        yield result, Preference.model_validate_json(text)
+
+
+def _rows(path: Path, table: str, column: str) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         raise InputError("no such file", where=path.name, remedy="Give the file that serve --feedback named.")
     with _told(path), contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         if not _is_ours(connection, path):
             return
-        rows = connection.execute("SELECT result, judgement FROM judgements ORDER BY image_sha256, id")
-        for result, text in rows:
-            yield result, Judgement.model_validate_json(text)
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        if tables:
+            yield from connection.execute(f"SELECT result, {column} FROM {table} ORDER BY image_sha256, id")
 
 
 def _make_private(path: Path) -> None:
@@ -201,6 +250,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, wait_s: float) -> None:
         if not _is_ours(connection, path):  # another server may have made it in the meantime
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
+        for statement in _PREFERENCES:
+            connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):

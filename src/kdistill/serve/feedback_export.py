@@ -1,4 +1,4 @@
-"""Feedback as JSONL, one image a line: every judgement, and what the readers of an image say of its findings in all.
+"""Feedback as JSONL, one image a line: every word of the readers, and what they say of its findings in all.
 
 The lines are a reference for `kdistill score` (docs/metrics.md): `labels` holds the observations that were judged and
 no others, so that what nobody looked at stays unknown.
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
 from itertools import groupby
 from pathlib import Path
 from typing import Final, TypedDict
 
 from kdistill.observations import OBSERVATIONS
 from kdistill.records import State
-from kdistill.serve.feedback import stored
+from kdistill.serve.feedback import stored, stored_preferences
 from kdistill.serve.judgements import Judgement
+from kdistill.serve.preferences import Preference
 
 #: Hexadecimal digits of an image's hash that name it as a study.
 STUDY_ID_DIGITS: Final = 16
 Entry = tuple[str, Judgement]
+PreferenceEntry = tuple[str, Preference]
 
 
 class ImageFeedback(TypedDict):
@@ -31,6 +34,7 @@ class ImageFeedback(TypedDict):
     labels: dict[str, int]
     num_readers: dict[str, int]
     judgements: list[dict[str, object]]
+    preferences: list[dict[str, object]]
 
 
 def export_lines(path: Path) -> Iterator[str]:
@@ -40,17 +44,33 @@ def export_lines(path: Path) -> Iterator[str]:
         InputError: As for `feedback.stored`.
         EnvironmentFault: It cannot be read.
     """
-    for sha256, entries in groupby(stored(path), key=lambda entry: entry[1].image_sha256):
-        yield json.dumps(image_feedback(sha256, list(entries)), ensure_ascii=False) + "\n"
+    said: Iterator[Entry | PreferenceEntry] = merge(stored(path), stored_preferences(path), key=_image_of)
+    for sha256, group in groupby(said, key=_image_of):
+        entries: list[Entry] = []
+        preferences: list[PreferenceEntry] = []
+        for result, word in group:
+            if isinstance(word, Judgement):
+                entries.append((result, word))
+            else:
+                preferences.append((result, word))
+        yield json.dumps(image_feedback(sha256, entries, preferences), ensure_ascii=False) + "\n"
 
 
-def image_feedback(image_sha256: str, entries: list[Entry]) -> ImageFeedback:
+def _image_of(entry: Entry | PreferenceEntry) -> str:
+    return entry[1].image_sha256
+
+
+def image_feedback(
+    image_sha256: str, entries: Sequence[Entry], preferences: Sequence[PreferenceEntry] = ()
+) -> ImageFeedback:
     """All that was said about one image, in the order in which it was said.
 
     Args:
         image_sha256: Its hash.
         entries: (result's hash, judgement).
+        preferences: (result's hash, preference).
     """
+    last_preferred = {(result, said.reader): place for place, (result, said) in enumerate(preferences)}
     last = {(result, said.target, said.reader): place for place, (result, said) in enumerate(entries)}
     opinions = _opinions(entries)
     return {
@@ -65,6 +85,14 @@ def image_feedback(image_sha256: str, entries: list[Entry]) -> ImageFeedback:
                 "counts": last[result, said.target, said.reader] == place,
             }
             for place, (result, said) in enumerate(entries)
+        ],
+        "preferences": [
+            {
+                "result": result,
+                **said.model_dump(mode="json", exclude={"image_sha256"}),
+                "counts": last_preferred[result, said.reader] == place,
+            }
+            for place, (result, said) in enumerate(preferences)
         ],
     }
 

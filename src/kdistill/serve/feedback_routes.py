@@ -18,7 +18,16 @@ from kdistill.serve.contract import REFUSALS, Answers, Refusal
 from kdistill.serve.desk import Desk
 from kdistill.serve.feedback import FeedbackStore
 from kdistill.serve.feedback_export import export_lines
-from kdistill.serve.judgements import FindingWord, Judgement, Sentence, SentenceWord, Word, judge, sentences_of
+from kdistill.serve.judgements import (
+    FindingWord,
+    Judgement,
+    ReaderWord,
+    Sentence,
+    SentenceWord,
+    Word,
+    judge,
+    sentences_of,
+)
 from kdistill.serve.security import COOKIE
 
 T = TypeVar("T")
@@ -43,7 +52,7 @@ class ResultFeedback(Record):
     judgements: tuple[Judgement, ...]
 
 
-class _Writer:
+class FeedbackWriter:
     """Runs calls to the store one after the other, outside the threads that answer everything else."""
 
     def __init__(self, store: FeedbackStore) -> None:
@@ -77,23 +86,22 @@ def _unavailable_as_503() -> Iterator[None]:
 
 
 def add_feedback(
-    app: FastAPI, desk: Desk, store: FeedbackStore | None, *, comments: bool = True, may_export: bool = False
+    app: FastAPI, desk: Desk, writer: FeedbackWriter | None, *, comments: bool = True, may_export: bool = False
 ) -> None:
     """Add the endpoints of feedback to an application.
 
     Args:
         app: The application; its routes below /v1/results/{id}/ must be added after these.
         desk: Where results are found.
-        store: Where feedback goes; None: it is off, and the endpoints say so.
+        writer: Where feedback goes; None: it is off, and the endpoints say so.
         comments: Whether free text is taken.
         may_export: Whether everything may be read back (only where a token is asked for).
     """
-    writer = None if store is None else _Writer(store)
 
     @app.post("/v1/results/{job_id}/feedback", tags=["feedback"], responses=_RESPONSES)
     async def say(job_id: ResultId, word: Annotated[Word, Body()], request: Request) -> Judgement:
         """Judge one finding or one sentence of a result. The last word of a reader counts; the same twice is once."""
-        on = _on(writer)
+        on = required(writer)
         explanation = _shown(desk, job_id, request)
         judgement = _judged(explanation, word, comments=comments)
         return await on.run(lambda: on.store.add(job_id, judgement))
@@ -101,7 +109,7 @@ def add_feedback(
     @app.get("/v1/results/{job_id}/feedback", tags=["feedback"], responses=_RESPONSES)
     async def said(job_id: ResultId, request: Request) -> ResultFeedback:
         """What was said about a result, and the sentences that can be judged."""
-        on = _on(writer)
+        on = required(writer)
         explanation = _shown(desk, job_id, request)
         sentences = () if explanation.abstained else sentences_of(explanation)
         return ResultFeedback(
@@ -113,7 +121,7 @@ def add_feedback(
     @app.get("/v1/feedback.jsonl", tags=["feedback"], response_class=Response, responses=_RESPONSES)
     async def everything() -> Response:
         """All feedback of all readers, one image a line (docs/feedback.md); only where a token is asked for."""
-        on = _on(writer)
+        on = required(writer)
         if not may_export:
             raise HTTPException(403, "feedback is given out only by a server that was started with a token")
         with _unavailable_as_503():
@@ -121,22 +129,37 @@ def add_feedback(
         return Response(content, media_type="application/jsonl")
 
 
-def _on(writer: _Writer | None) -> _Writer:
+def required(writer: FeedbackWriter | None) -> FeedbackWriter:
+    """The writer.
+
+    Raises:
+        HTTPException: 404 feedback is off.
+    """
     if writer is None:
         raise HTTPException(404, "feedback is off on this server")
     return writer
 
 
 def _shown(desk: Desk, job_id: str, request: Request) -> Explanation:
-    explanation = desk.find(job_id, request.cookies.get(COOKIE, "")).explanation
-    if explanation is None:
+    job = desk.find(job_id, request.cookies.get(COOKIE, ""))
+    if job.explanation is None:
         raise HTTPException(409, "there is no answer yet that could be judged")
-    return explanation
+    job.is_told = True
+    return job.explanation
+
+
+def check_comment(word: ReaderWord, *, comments: bool) -> None:
+    """Refuse free text on a server that takes none.
+
+    Raises:
+        HTTPException: 422.
+    """
+    if word.comment and not comments:
+        raise HTTPException(422, "this server takes no free text")
 
 
 def _judged(explanation: Explanation, word: FindingWord | SentenceWord, *, comments: bool) -> Judgement:
-    if word.comment and not comments:
-        raise HTTPException(422, "this server takes no free text")
+    check_comment(word, comments=comments)
     try:
         return judge(explanation, word, datetime.now(UTC))
     except InputError as error:

@@ -55,6 +55,10 @@ class Job:
     explanation: Explanation | None = None
     #: The job whose image this one's was made from; it is deleted with it.
     made_from: str | None = None
+    #: The model that is compared with reads it, in place of the one that answers.
+    is_against: bool = False
+    #: Its session has been told the answer: a comparison is not blinded any more.
+    is_told: bool = False
     #: Its session wants it no more: it is not read.
     is_deleted: bool = False
 
@@ -77,6 +81,8 @@ class Jobs:
         reader: The student.
         context: See `ExplanationContext`.
         config: Sizes and times.
+        against: A second student, which reads the same images for comparison where that is asked for; None: there is
+            none. Its images wait in the same queue and count in the same batches.
         clock: Seconds that only go forward; replaced in tests.
     """
 
@@ -86,10 +92,11 @@ class Jobs:
         context: ExplanationContext,
         config: ServeConfig,
         *,
+        against: Model | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self._clock = config, clock
-        self._model = Model(reader, context)
+        self._model, self.against = Model(reader, context), against
         #: Input size -> the last model of that size, as long as an image may wait that was decoded for it.
         self._older: dict[int, Model] = {}
         self._swapped, self.num_swaps = 0.0, 0
@@ -113,9 +120,10 @@ class Jobs:
         """What its explanations need."""
         return self._model.context
 
-    def swap(self, model: Model) -> None:
-        """Let another model read from the next batch on."""
+    def swap(self, model: Model, against: Model | None = None) -> None:
+        """Let another model read from the next batch on, and compare with another one; None: with the present one."""
         with self._lock:
+            self.against = against or self.against
             self._older[self.reader.size_px] = self._model
             self._older.pop(model.reader.size_px, None)
             self._model, self._swapped = model, self._clock()
@@ -147,6 +155,7 @@ class Jobs:
         *,
         made_from: str | None = None,
         first: Explanation | None = None,
+        is_against: bool = False,
     ) -> list[Job]:
         """Queue several images, all or none.
 
@@ -155,6 +164,7 @@ class Jobs:
             images: What to read, in this order.
             made_from: See `Job`.
             first: The explanation of the first image, where it is known: it is not read again.
+            is_against: Whether the model that is compared with reads them.
 
         Raises:
             QueueFull: Too many would wait, or the server ends.
@@ -168,7 +178,10 @@ class Jobs:
             if made_from is not None and made_from not in self._jobs:
                 raise KeyError(made_from)
             jobs = [
-                Job(secrets.token_urlsafe(16), session, image, now, recorded, made_from=made_from) for image in images
+                Job(
+                    secrets.token_urlsafe(16), session, image, now, recorded, made_from=made_from, is_against=is_against
+                )
+                for image in images
             ]
             if first is not None:
                 jobs[0].explanation, jobs[0].stage = first, "done"
@@ -188,6 +201,14 @@ class Jobs:
             self._forget()
             known = [job.explanation for job in self._jobs.values() if job.session == session and _same(job, image)]
         return next((found for found in reversed(known) if found and found.model == self.context.model), None)
+
+    def has_told(self, session: str, image: FileImage) -> bool:
+        """Whether this session has been told an answer about the same image, by any job that is still kept."""
+        with self._lock:
+            return any(
+                job.is_told and job.session == session and job.image.sha256 == image.sha256
+                for job in self._jobs.values()
+            )
 
     def _put(self, job: Job) -> None:
         try:
@@ -288,13 +309,16 @@ class Jobs:
                     self._read(group, model)
 
     def _by_model(self, jobs: Sequence[Job]) -> list[tuple[Model | None, list[Job]]]:
-        """Who reads what of a batch: the present model, an older one what was decoded for its size, or none."""
-        groups: dict[int, list[Job]] = {}
+        """Who reads what of a batch: the present model, an older one of its size, the one compared with, or none."""
+        groups: dict[tuple[bool, int], list[Job]] = {}
         for job in jobs:
-            groups.setdefault(len(job.image.pixels), []).append(job)
+            groups.setdefault((job.is_against, len(job.image.pixels)), []).append(job)
         with self._lock:
-            models = {**self._older, self.reader.size_px: self._model}
-        return [(models.get(size), group) for size, group in groups.items()]
+            models = {(False, size): model for size, model in self._older.items()}
+            models[False, self.reader.size_px] = self._model
+            if self.against is not None:
+                models[True, self.against.reader.size_px] = self.against
+        return [(models.get(key), group) for key, group in groups.items()]
 
     def _read(self, jobs: Sequence[Job], model: Model) -> None:
         for job in jobs:

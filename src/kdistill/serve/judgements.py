@@ -23,8 +23,8 @@ FindingVerdict = Literal["agree", "disagree", "withdrawn"]
 SentenceVerdict = Literal["correct", "wrong", "not_useful", "withdrawn"]
 
 
-class _Word(Record):
-    """What both kinds of words carry."""
+class ReaderWord(Record):
+    """What every kind of word carries."""
 
     comment: str = Field(default="", max_length=MAX_COMMENT, description="Free text; nothing about the patient.")
     reader: str = Field(default="", max_length=MAX_READER, description="Name or pseudonym; may be left out.")
@@ -36,7 +36,7 @@ class _Word(Record):
         return "".join(c if c.isprintable() or c == "\n" else " " for c in value).strip()
 
 
-class FindingWord(_Word):
+class FindingWord(ReaderWord):
     """About one of the 14 observations. To disagree is to say what it is instead: another state, another side, or both.
 
     `withdrawn` takes an earlier word back.
@@ -49,7 +49,7 @@ class FindingWord(_Word):
     side: Side | None = None
 
 
-class SentenceWord(_Word):
+class SentenceWord(ReaderWord):
     """About one sentence of the report or the rationale; `index` counts the sentences of its section from 0."""
 
     kind: Literal["sentence"]

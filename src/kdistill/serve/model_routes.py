@@ -30,11 +30,15 @@ class ModelChoice(Record):
 
 
 class ServedModel(Record):
-    """The model that answers now; `size_px` is the side of the square that it reads."""
+    """The model that answers now; `size_px` is the side of the square that it reads.
+
+    `against` is the one that it is compared with; None: there is none.
+    """
 
     model: str
     size_px: int
     swaps: int
+    against: str | None = None
 
 
 def add_model(app: FastAPI, jobs: Jobs, models: Models | None, *, may_swap: bool) -> None:
@@ -66,5 +70,6 @@ def add_model(app: FastAPI, jobs: Jobs, models: Models | None, *, may_swap: bool
 
 
 def _served(jobs: Jobs) -> ServedModel:
-    reader = jobs.reader
-    return ServedModel(model=reader.name, size_px=reader.size_px, swaps=jobs.num_swaps)
+    reader, other = jobs.reader, jobs.against
+    against = None if other is None else other.reader.name
+    return ServedModel(model=reader.name, size_px=reader.size_px, swaps=jobs.num_swaps, against=against)

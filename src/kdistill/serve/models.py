@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,16 +30,40 @@ class Loaded(NamedTuple):
     samples: Samples | None
 
 
-def load_model(run_dir: Path, arm: str, seed: int | None) -> Loaded:
+class Choice(NamedTuple):
+    """A student of a run by name; without a seed: the arm's first."""
+
+    arm: str
+    seed: int | None = None
+
+
+def choice_of(text: str, *, where: str) -> Choice:
+    """A student as it is named on the command line: ARM or ARM:SEED.
+
+    >>> choice_of("template:3", where="--against")
+    Choice(arm='template', seed=3)
+
+    Raises:
+        InputError: It is named in no such way.
+    """
+    found = re.fullmatch(r"([A-Za-z0-9_]+)(?::([0-9]{1,9}))?", text)
+    if found is None:
+        raise InputError(f"names no student: {text!r}", where=where, remedy="Write ARM or ARM:SEED, e.g. template:0.")
+    return Choice(found[1], None if found[2] is None else int(found[2]))
+
+
+def load_model(run_dir: Path, arm: str, seed: int | None, *, beside: Loaded | None = None) -> Loaded:
     """Load a student and what its explanations need, and let it read one blank image.
 
     Args:
         run_dir: The run, or a link to it (followed once, so that two runs are never mixed).
         arm: Which student.
         seed: Which seed; None: the first.
+        beside: Another student of the run that is loaded; its library and samples are shared, not read again.
 
     Raises:
-        InputError: No such student, files are missing or damaged, or they were written anew meanwhile.
+        InputError: No such student, files are missing or damaged, or they were written anew meanwhile; or it cannot be
+            compared with `beside`: the same student, or one of another input size.
         WeightsError: Unsafe, damaged or NaN weights, or thresholds of another model.
     """
     from kdistill.explain.student_reader import load_reader
@@ -48,8 +74,13 @@ def load_model(run_dir: Path, arm: str, seed: int | None) -> Loaded:
     before = _files_of(student_dir)
     try:
         reader = load_reader(student_dir)
-        context = load_context(run, reader.name, reader.thresholds)
-        samples = Samples(run / "studies") if (run / "studies").is_dir() else None
+        if beside is None:
+            context = load_context(run, reader.name, reader.thresholds)
+            samples = Samples(run / "studies") if (run / "studies").is_dir() else None
+        else:
+            _check_pair(reader, beside.model.reader, where)
+            context = replace(beside.model.context, model=reader.name, thresholds=reader.thresholds)
+            samples = beside.samples
         _try(reader, where)
     except (KDistillError, KeyboardInterrupt, SystemExit):
         raise
@@ -62,6 +93,17 @@ def load_model(run_dir: Path, arm: str, seed: int | None) -> Loaded:
     if _files_of(student_dir) != before:
         raise InputError("was written anew while it was read", where=where, remedy="Ask again.")
     return Loaded(Model(reader, context), samples)
+
+
+def _check_pair(reader: ImageReader, other: ImageReader, where: str) -> None:
+    if reader.name == other.name:
+        raise InputError("is the student that answers", where=where, remedy="Compare it with another one.")
+    if reader.size_px != other.size_px:  # an image is kept as it was decoded for one of them
+        raise InputError(
+            f"reads {reader.size_px} pixels, and the student that answers reads {other.size_px}",
+            where=where,
+            remedy="Compare students of the same input size.",
+        )
 
 
 def _files_of(student_dir: Path) -> list[tuple[str, int, int, int]]:
@@ -85,10 +127,20 @@ class Models:
         seed: Its seed; None: the first.
         jobs: Where it answers.
         samples: The run's samples.
+        against: The student that it is compared with; None: none.
     """
 
-    def __init__(self, run_dir: Path, arm: str, seed: int | None, jobs: Jobs, samples: Samples | None) -> None:
-        self.arm, self.seed, self.samples = arm, seed, samples
+    def __init__(
+        self,
+        run_dir: Path,
+        arm: str,
+        seed: int | None,
+        jobs: Jobs,
+        samples: Samples | None,
+        *,
+        against: Choice | None = None,
+    ) -> None:
+        self.arm, self.seed, self.samples, self.against = arm, seed, samples, against
         #: Told of each change that was refused.
         self.on_refusal: Callable[[], None] = lambda: None
         self._run_dir, self._jobs, self._one = run_dir, jobs, threading.Lock()
@@ -97,7 +149,8 @@ class Models:
         """Load a student and let it answer from the next batch on. The one that answers now goes on until then.
 
         Args:
-            arm: Which student; None: the present one again, as it stands on disk now.
+            arm: Which student; None: the present one again, as it stands on disk now, and with it the one that it is
+                compared with.
             seed: Which seed; None: the present one where no arm is named, else the first.
             wait: Whether to wait while another change is under way.
 
@@ -110,14 +163,23 @@ class Models:
         try:
             chosen = arm or self.arm
             number = self.seed if arm is None and seed is None else seed
-            loaded = load_model(self._run_dir, chosen, number)
-            self._jobs.swap(loaded.model)  # first: samples of another size would find nobody to read them
+            run_dir = self._run_dir.resolve()  # once: both are of the same run, wherever a link points by then
+            loaded = load_model(run_dir, chosen, number)
+            again = self._again(run_dir, chosen, number) if arm is None and seed is None else None
+            other = None if again is None else load_model(run_dir, *again, beside=loaded).model
+            self._jobs.swap(loaded.model, other)  # first: samples of another size would find nobody to read them
             self.arm, self.seed, self.samples = chosen, number, loaded.samples
         except Exception:
             self.on_refusal()
             raise
         finally:
             self._one.release()
+
+    def _again(self, run_dir: Path, arm: str, seed: int | None) -> Choice | None:
+        """The student to compare with, to be loaded again too; None: none, or it is the one that answers."""
+        if self.against is None or student_dir_of(run_dir, *self.against) == student_dir_of(run_dir, arm, seed):
+            return None
+        return self.against
 
 
 def reload_on_hangup(models: Models, announce: Callable[[str], None], name: Callable[[], str]) -> None:

@@ -22,6 +22,7 @@ def serve_run(
     *,
     arm: str = "full",
     seed: int | None = None,
+    against: str | None = None,
     announce: Callable[[str], None],
 ) -> None:
     """Serve one student; returns after SIGINT or SIGTERM, when what was accepted has been answered.
@@ -31,12 +32,13 @@ def serve_run(
         settings: Fields of `ServeConfig`.
         arm: Which student.
         seed: Which seed; None: the first.
+        against: A second student to compare with, ARM or ARM:SEED; None: none.
         announce: Told in one sentence where to look, once the model is loaded.
 
     Raises:
         PolicyError: An address that others can reach, without a token.
         ConfigError: A token that can be guessed, or another setting that is none.
-        InputError: No such student, or one that cannot be loaded; or the feedback file is not one.
+        InputError: No such student, or one that cannot be loaded or compared; or the feedback file is not one.
         EnvironmentFault: The web framework is not installed, the port is taken, or the address is not this machine's.
     """
     config = _checked(settings)
@@ -48,7 +50,7 @@ def serve_run(
             f"{error.name} is not installed, which serving needs", remedy="pip install 'kdistill[serve,hospital]'"
         ) from error
     with _bound(config.host, config.port) as listening:  # a port that is taken is told before the model is loaded
-        _serve(run_dir, config, arm, seed, listening, announce)
+        _serve(run_dir, config, arm, seed, against, listening, announce)
 
 
 def _serve(
@@ -56,24 +58,30 @@ def _serve(
     config: ServeConfig,
     arm: str,
     seed: int | None,
+    against: str | None,
     listening: socket.socket,
     announce: Callable[[str], None],
 ) -> None:
     from kdistill.serve.app import create_app
     from kdistill.serve.feedback import FeedbackStore
     from kdistill.serve.jobs import Jobs
-    from kdistill.serve.models import Models, load_model, reload_on_hangup
+    from kdistill.serve.models import Models, choice_of, load_model, reload_on_hangup
     from kdistill.serve.sockets import server_of
 
+    second = None if against is None else choice_of(against, where="--against")
     feedback = FeedbackStore(config.feedback, max_mb=config.feedback_max_mb) if config.feedback else None
     loaded = load_model(run_dir, arm, seed)
-    jobs = Jobs(*loaded.model, config)
-    models = Models(run_dir, arm, seed, jobs, loaded.samples)
+    other = None if second is None else load_model(run_dir, *second, beside=loaded).model
+    jobs = Jobs(*loaded.model, config, against=other)
+    models = Models(run_dir, arm, seed, jobs, loaded.samples, against=second)
     server = server_of(create_app(jobs, config, loaded.samples, feedback, models), config)
     reload_on_hangup(models, announce, lambda: jobs.reader.name)
     listening.listen(_BACKLOG)  # who reads the announcement and asks at once is answered
     host = f"[{config.host}]" if ":" in config.host else config.host
-    announce(f"{jobs.reader.name}: http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it; research use only)")
+    compared = "" if other is None else f" (compared with {other.reader.name})"
+    announce(
+        f"{jobs.reader.name}{compared}: http://{host}:{listening.getsockname()[1]} (Ctrl-C ends it; research use only)"
+    )
     server.run(sockets=[listening])
 
 

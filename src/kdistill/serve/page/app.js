@@ -1,6 +1,7 @@
 // The reading room: puts its parts together. Films come in here and go to the server, the viewer and the reading.
 
 import { ask } from "./api.js";
+import { Comparing } from "./compare.js";
 import { previewOf } from "./dicom_preview.js";
 import { at, remembered } from "./dom.js";
 import { filmOf, greyOf, thumbnail } from "./film.js";
@@ -12,17 +13,21 @@ import { Selection } from "./selection.js";
 import { Studies, Study } from "./studies.js";
 import { bindTheme } from "./theme.js";
 import { makeTools } from "./tools.js";
+import { Twin } from "./twin.js";
 import { Viewer } from "./viewer.js";
 import { Worklist } from "./worklist.js";
 
 const studies = new Studies(), selection = new Selection();
 const viewer = new Viewer(at("stage"), at("canvas"));
 const shortcuts = { on: remembered.get("keys") !== "off" };
-const pane = new ReadingPane(viewer, selection, { retry: (study) => retry(study), remove: (study) => remove(study), commit: (study, marks) => commit(study, marks), alter: (study, url) => showAltered(study, url) });
+const pane = new ReadingPane(viewer, selection, { retry: (study) => retry(study), remove: (study) => remove(study), commit: (study, marks) => commit(study, marks), alter: (study, url) => showAltered(study, url), compare: (study) => compare(study, false) });
+const comparing = new Comparing(viewer, new Twin(viewer, at("stage-b"), at("canvas-b")), selection, pane, { back: (study) => answerAlone(study), again: (study, blinded) => compare(study, blinded) });
 const worklist = new Worklist((study) => open(study), (study) => remove(study));
 let current = null, served = "";
 
 const readsFirst = () => at("reader-first").checked;
+/** Whether two answers have to be shown under no name: asked for, and none of them has been seen under one. */
+const isBlind = (study) => at("blinded").checked && !at("blinded-switch").hidden && study.explanation === null;
 /** Whether the model has to be silent about a study: the reader has asked to go first and has not committed. */
 const isSilent = (study) => readsFirst() && study.marks === null && study.explanation === null;
 
@@ -46,6 +51,7 @@ async function open(study) {
 function leave(next) {
   if (current) Object.assign(current, { altered: null, own: null, isShown: false });
   current = next;
+  comparing.close();
   pane.clear();
   leaveEmpty();
   at("model").textContent = served;
@@ -123,15 +129,53 @@ async function answer(study) {
     pane.askReader(study);
     return;
   }
+  if (isBlind(study)) {
+    if (await compare(study, true)) return;
+    study.wasSeen = true;
+  }
+  await answerAlone(study);
+}
+
+/** One model's answer; after a comparison, too. */
+async function answerAlone(study) {
+  const back = comparing.isOpen;
   try {
     await studies.explain(study);
     draw();  // the list says where there is no answer
     if (study !== current) return;
+    comparing.close();
     at("model").textContent = study.explanation.model;  // whoever answers by now, this is whose answer it is
     pane.answer(study);
+    if (back) at("reading").focus();  // the button that was pressed has gone
   } catch (error) {
     studies.fail(study, error);
   }
+}
+
+/** Both models' answers; false where an answer has been seen, so that nothing can be blinded any more. */
+async function compare(study, blinded) {
+  if (study.altered) await showAltered(study, null);
+  const hadFocus = document.activeElement !== document.body;
+  try {
+    await comparing.open(study, blinded);
+    if (study === current && hadFocus && document.activeElement === document.body) at("reading").focus();
+    return true;
+  } catch (error) {
+    if (study !== current) return true;
+    if (blinded && error.status === 409) return false;
+    if (error.status === 404) {
+      leave(study);
+      studies.fail(study, error);
+    } else comparing.fail(study, error, blinded);
+    return true;
+  }
+}
+
+/** From one answer to two, and back once the names are known. */
+function toggleComparison() {
+  if (comparing.isOpen) {
+    if (comparing.isNamed) answerAlone(current);
+  } else if (pane.against && current && current.explanation && current.stage === "done") compare(current, false);
 }
 
 async function commit(study, marks) {
@@ -204,6 +248,21 @@ function bindReaderFirst() {
   });
 }
 
+/** Whether a second model is there to compare with; blinding needs a place for the preference. */
+async function offerComparison(state) {
+  const { against } = await ask("/v1/model").catch(() => ({ against: null }));
+  pane.against = against;
+  at("blinded-switch").hidden = !(against && state.feedback);
+  at("blinded").checked = remembered.get("blinded") === "on";
+}
+
+function bindBlinded() {
+  at("blinded").addEventListener("change", () => {
+    remembered.set("blinded", at("blinded").checked ? "on" : "off");
+    if (current && current.stage === "done" && (comparing.isOpen ? !comparing.isNamed : current.explanation === null)) answer(current);
+  });
+}
+
 async function enter(state) {
   served = state.model;
   at("model").textContent = served;
@@ -211,6 +270,7 @@ async function enter(state) {
   at("desk").hidden = !state.may_ask;
   pane.takesFeedback = state.feedback;
   if (!state.may_ask) return;
+  await offerComparison(state);
   const samples = await ask("/v1/samples").catch((error) => error);
   studies.restore(Array.isArray(samples) ? samples : []);
   draw();
@@ -244,7 +304,9 @@ const tools = makeTools(viewer, { toggleEvidence: () => selection.toggle(), togg
 bindTheme();
 bindFiles();
 bindReaderFirst();
+bindBlinded();
 bindGate();
 bindPointers(viewer, tools.isMoving);
-bindKeys({ viewer, selection, tools, shortcuts, step, help: makeHelp(shortcuts) });
+bindPointers(viewer, tools.isMoving, at("stage-b"));
+bindKeys({ viewer, selection, tools, shortcuts, step, help: makeHelp(shortcuts), compare: toggleComparison });
 ask("/v1/session").then(enter).catch(complain);

@@ -48,7 +48,8 @@ function row(item, index, selection, marks, isDoubted) {
       marks ? mine(item, marks[item.name]) : null));
 }
 
-function bar(item) {
+/** A probability and the tick of its threshold. */
+export function bar(item) {
   if (item.probability === null || item.threshold === null) return el("span", { class: "nohead" }, "no classifier");
   const label = `probability ${item.probability.toFixed(2)}, threshold ${item.threshold.toFixed(2)}`;
   const tick = Math.min(Math.max(100 * item.threshold, 0.8), 99.2);

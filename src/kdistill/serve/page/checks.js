@@ -3,23 +3,23 @@
 import { button, el, section } from "./dom.js";
 import { OTHER_SAMPLES, shownTime } from "./words.js";
 
-/** Every objection, or that there was none. */
-export function checks(explanation) {
+/** Every objection, or that there was none. `place`: {id, title}. */
+export function checks(explanation, { id, title } = { id: "checks", title: "Checks" }) {
   if (!explanation.flags.length) {
-    return section("checks", "Checks", el("p", {}, "None of the checks objected. That is no proof that the answer is right."));
+    return section(id, title, el("p", {}, "None of the checks objected. That is no proof that the answer is right."));
   }
   const items = explanation.flags.map((flag) => el("li", {},
     el("span", { class: "code" }, flag.code.replaceAll("_", " ")), " ",
     flag.observation ? el("strong", {}, `${flag.observation}: `) : null, flag.text));
-  return section("checks", "Checks", el("ul", { class: "flags" }, items));
+  return section(id, title, el("ul", { class: "flags" }, items));
 }
 
 /** How many checks objected, as a way down to them. */
-export function alerts(explanation) {
+export function alerts(explanation, id = "checks") {
   const count = explanation.flags.length;
   if (!count) return null;
   const words = count === 1 ? "One check objects to this answer" : `${count} checks object to this answer`;
-  return el("p", { class: "alerts" }, el("a", { href: "#checks" }, explanation.abstained ? "Why there is no answer" : words));
+  return el("p", { class: "alerts" }, el("a", { href: `#${id}` }, explanation.abstained ? "Why there is no answer" : words));
 }
 
 /** Every look at the film itself: fit to be read, turned, inverted, lettering. */

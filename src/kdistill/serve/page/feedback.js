@@ -258,6 +258,6 @@ function folded(summary, ...content) {
 function fresh(name) { serial += 1; return `fb-${name}-${serial}`; }
 
 // The pseudonym stays in this tab; a browser that keeps nothing is no error.
-function remembered() { try { return sessionStorage.getItem(READER_KEY) ?? ""; } catch (_) { return ""; } }
+export function remembered() { try { return sessionStorage.getItem(READER_KEY) ?? ""; } catch (_) { return ""; } }
 
-function remember(name) { try { sessionStorage.setItem(READER_KEY, name); } catch (_) { /* asked again next time */ } }
+export function remember(name) { try { sessionStorage.setItem(READER_KEY, name); } catch (_) { /* asked again next time */ } }

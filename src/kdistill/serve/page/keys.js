@@ -7,12 +7,13 @@ const ARROWS = { ArrowLeft: [PAN_PX, 0], ArrowRight: [-PAN_PX, 0], ArrowUp: [0, 
 
 const typed = (target) => target.closest("input:not([type=checkbox]):not([type=radio]):not([type=range]), select, textarea") !== null;
 
-export function bindKeys({ viewer, selection, tools, shortcuts, step, help }) {
+export function bindKeys({ viewer, selection, tools, shortcuts, step, help, compare }) {
   const acts = {
     h: () => selection.toggle(), c: () => viewer.showCells(!viewer.evidence.cells), i: () => viewer.invert(), r: () => viewer.reset(),
     j: () => selection.step(1), k: () => selection.step(-1), m: () => tools.toggleMoving(), n: () => step(1), p: () => step(-1),
     d: () => viewer.adjustWindow(WINDOW, 0), a: () => viewer.adjustWindow(-WINDOW, 0), w: () => viewer.adjustWindow(0, WINDOW), s: () => viewer.adjustWindow(0, -WINDOW),
     "+": () => viewer.zoom(ZOOM), "=": () => viewer.zoom(ZOOM), "-": () => viewer.zoom(1 / ZOOM), 0: () => viewer.fit(), 1: () => viewer.actualSize(),
+    b: () => compare(),
     "?": () => help.showModal(),
   };
   document.addEventListener("keydown", (event) => {

@@ -7,8 +7,9 @@ const WHEEL = 0.0016;
 /** Shares of the film's own window for each CSS pixel. */
 const WINDOW_STEP = 1 / 350;
 
-export function bindPointers(viewer, isMoving) {
-  const stage = viewer.stage, held = new Map();
+/** `stage`: where the pointer is; any element of the size of the viewer's own. */
+export function bindPointers(viewer, isMoving, stage = viewer.stage) {
+  const held = new Map();
   let drag = null;
 
   const place = (event) => {

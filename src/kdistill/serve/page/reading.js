@@ -10,12 +10,13 @@ import { readerForm } from "./reader_first.js";
 import { markSentences, rationale, report } from "./text.js";
 import { STATUS_SENTENCES } from "./words.js";
 
-/** Draws the reading of one study at a time; `actions`: {retry, remove, commit, alter}. */
+/** Draws the reading of one study at a time; `actions`: {retry, remove, commit, alter, compare}. */
 export class ReadingPane {
   constructor(viewer, selection, actions) {
     Object.assign(this, { viewer, selection, actions });
     this.body = at("reading-body");
     this.takesFeedback = false;
+    this.against = null;  // the model that can be compared with
     this.whatIf = null;
     selection.addEventListener("change", () => {
       markBars(this.body, selection);
@@ -72,6 +73,13 @@ export class ReadingPane {
     this.actions.alter(study, strength === 1 ? null : url);
   }
 
+  /** The way to the other model's answer. */
+  comparison(study) {
+    const compare = button(["Compare", el("kbd", {}, "B")], () => this.actions.compare(study), { id: "compare" });
+    return el("p", { class: "compare-with" }, compare, el("span", { class: "soft small" }, `with ${this.against}`),
+      study.wasSeen ? el("span", { class: "other" }, "You have seen an answer about this film before: it cannot be blinded any more.") : null);
+  }
+
   /** The parts that depend on what the model says; another reading than the study's own is named as such. */
   paint(study, explanation) {
     const { top, bars: list, words, against } = this.parts, isOther = explanation !== study.explanation;
@@ -80,7 +88,7 @@ export class ReadingPane {
     this.isOther = isOther;
     top.replaceChildren(...[
       isOther ? el("p", { class: "other" }, "This film has been altered (see below), and this is the reading of the altered film.") : null,
-      headline(explanation), alerts(explanation), study.sample !== null && !isOther ? truthOf(study, ask) : null,
+      headline(explanation), alerts(explanation), this.against && !isOther ? this.comparison(study) : null, study.sample !== null && !isOther ? truthOf(study, ask) : null,
     ].filter(Boolean));
     list.replaceChildren(...(answers ? [bars(explanation, this.selection, isOther ? null : study.marks)] : []));
     words.replaceChildren(...(answers ? [report(explanation, this.selection), rationale(explanation, this.selection)] : [report(explanation, this.selection)]));

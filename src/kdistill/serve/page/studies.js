@@ -39,6 +39,7 @@ export class Study {
     this.marks = null;
     this.draft = {};  // marks that are not committed yet
     this.altered = this.own = null;  // the slider's picture, and the film that it stands before
+    this.wasSeen = false;  // whether a blinded comparison came too late
     this.isShown = false;  // whether the server's pixels are on show
     this.isDrawn = false;  // whether its thumbnail is
     this.thumbnail = document.createElement("canvas");

@@ -7,8 +7,8 @@ import { SIDES_IN_DOUBT } from "./words.js";
 
 const OF_REPORT = ["contradiction", "report_contradicts_probability", "side_mismatch", "prior_mentioned", "degenerate"];
 
-/** Findings and impression as they were generated, with what objects to them right below. */
-export function report(explanation, selection) {
+/** Findings and impression as they were generated, with what objects to them right below. `place`: {id, title}. */
+export function report(explanation, selection, { id, title } = { id: "report", title: "Report" }) {
   const nothing = explanation.abstained ? "(withheld: the model abstained)" : "(empty)";
   const part = (name) => (explanation[name] ? linked(explanation, name, selection) : nothing);
   const list = el("dl", { class: "report" },
@@ -16,8 +16,8 @@ export function report(explanation, selection) {
   rove(list, ".sentence");
   const isLinked = explanation.report_sentences.some((sentence) => sentence.mentions.length);
   const isTold = explanation.is_side_doubtful && !explanation.abstained;
-  return section("report", "Report",
-    isTold ? el("p", { class: "objection", id: "sides-in-doubt" }, SIDES_IN_DOUBT) : null,
+  return section(id, title,
+    isTold ? el("p", { class: "objection", id: `${id}-sides-in-doubt` }, SIDES_IN_DOUBT) : null,
     isLinked ? el("p", { class: "hint" }, "Choose a sentence to see its finding and its map; again, for the next finding that it names.") : null, list,
     explanation.flags.filter((flag) => OF_REPORT.includes(flag.code)).map((flag) =>
       el("p", { class: "objection" }, "Objection: ", flag.observation ? `${flag.observation}. ` : "", flag.text)));
@@ -38,14 +38,18 @@ function linked(explanation, name, selection) {
 
 function reportSentence(sentence, torn, selection) {
   const names = [...new Set(sentence.mentions.map((mention) => mention.observation))];
-  return names.length ? pointable("span", names, sentence.text, torn.has(sentence.text) ? "sentence torn" : "sentence", selection) : sentence.text;
+  const stated = sentence.mentions.filter((mention) => mention.state !== "absent").map((mention) => mention.observation);
+  return names.length ? pointable("span", names, sentence.text, torn.has(sentence.text) ? "sentence torn" : "sentence", selection, stated) : sentence.text;
 }
 
 /** The sentences that a contradiction sets against each other. */
 const tornOf = (explanation) => new Set(explanation.flags.flatMap((flag) => flag.sentences));
 
-/** A sentence of some findings (or none): pointing glimpses the first, a click chooses one after the other. */
-function pointable(tag, names, text, kind, selection) {
+/**
+ * A sentence of some findings (or none): pointing glimpses the first, a click chooses one after the other. `stated` are
+ * those of them that it states as present or possible.
+ */
+function pointable(tag, names, text, kind, selection, stated) {
   const first = () => (names.length ? selection.indexOf(names[0]) : null);
   const choose = () => {
     if (!names.length) return;
@@ -53,7 +57,7 @@ function pointable(tag, names, text, kind, selection) {
     selection.choose(selection.indexOf(names[(chosen + 1) % names.length]));
   };
   return el(tag, {
-    class: kind, "data-names": names.join("|"), title: tag === "span" ? names.join(", ") : null,
+    class: kind, "data-names": names.join("|"), "data-stated": stated.join("|"), title: tag === "span" ? names.join(", ") : null,
     onmouseenter: () => selection.glimpse(first()), onmouseleave: () => selection.glimpse(null),
     onfocus: () => selection.glimpse(first()), onblur: () => selection.glimpse(null), onclick: choose,
     onkeydown: (event) => { if (event.key === "Enter") choose(); },
@@ -70,9 +74,9 @@ function grouped(sentences) {
   return groups;
 }
 
-/** The reasons sentence by sentence, each with the article it was found in. */
-export function rationale(explanation, selection) {
-  if (!explanation.rationale.length) return section("rationale", "Rationale", el("p", { class: "soft" }, "(this model writes none)"));
+/** The reasons sentence by sentence, each with the article it was found in. `place`: {id, title}. */
+export function rationale(explanation, selection, { id, title } = { id: "rationale", title: "Rationale" }) {
+  if (!explanation.rationale.length) return section(id, title, el("p", { class: "soft" }, "(this model writes none)"));
   const groups = grouped(explanation.rationale);
   const isDenied = (group) => group.every((sentence) => sentence.state === "absent");
   const stated = groups.filter((group) => !isDenied(group)), denied = groups.filter(isDenied);
@@ -80,7 +84,7 @@ export function rationale(explanation, selection) {
   const list = el("ol", { class: "reasons" }, stated.map((group) => entry(group, torn, selection)),
     denied.length ? el("li", { class: "denied" }, el("h3", {}, "Said to be absent"), denied.flat().map((s) => sentenceOf(s, torn, selection))) : null);
   rove(list, ".sentence");
-  return section("rationale", "Rationale", el("p", { class: "hint" }, "Point at a sentence to see its finding and its map."), list);
+  return section(id, title, el("p", { class: "hint" }, "Point at a sentence to see its finding and its map."), list);
 }
 
 function entry(group, torn, selection) {
@@ -91,7 +95,8 @@ function entry(group, torn, selection) {
 function sentenceOf(sentence, torn, selection) {
   const kind = sentence.statement ? "sentence statement" : "sentence";
   const names = sentence.observation ? [sentence.observation] : [];
-  return [pointable("p", names, sentence.text, sentence.statement && torn.has(sentence.text) ? `${kind} torn` : kind, selection), sources(sentence)];
+  const stated = ["present", "uncertain"].includes(sentence.state) ? names : [];
+  return [pointable("p", names, sentence.text, sentence.statement && torn.has(sentence.text) ? `${kind} torn` : kind, selection, stated), sources(sentence)];
 }
 
 function sources(sentence) {

@@ -22,6 +22,8 @@ export class Viewer extends EventTarget {
     this.waits = false;
     /** Whether anything speaks against the patient's right on the left: the film itself, or what is said of it. */
     this.doubts = { film: false, answer: false };
+    /** The words below the film; a comparison has its own. */
+    this.captionOf = captionOf;
     at("legend").append(legend());
     new ResizeObserver(() => this.resized()).observe(stage);
   }
@@ -206,26 +208,29 @@ export class Viewer extends EventTarget {
   compose() {
     if (!this.picture) return;
     this.context.putImageData(this.picture, 0, 0);
-    const { visible, canvas, cells, opacity } = this.evidence;
-    if (this.film && visible && canvas) {
-      const { scale, x, y } = this.view, side = Math.max(this.film.width, this.film.height);
-      this.context.globalAlpha = opacity;
-      this.context.imageSmoothingEnabled = !cells;
-      this.context.imageSmoothingQuality = "high";
-      // The model saw the film padded to a square, equally on both sides.
-      const left = x - ((side - this.film.width) / 2) * scale, top = y - ((side - this.film.height) / 2) * scale;
-      this.context.drawImage(canvas, left, top, side * scale, side * scale);
-      this.context.globalAlpha = 1;
-    }
+    const { visible, canvas } = this.evidence;
+    if (this.film && visible && canvas) this.layOver(this.context, canvas);
     at("legend").hidden = !(this.film && visible && canvas);
     this.describe();
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Draw a map over the film as it is shown, on any canvas of the same size. */
+  layOver(context, map) {
+    const { scale, x, y } = this.view, side = Math.max(this.film.width, this.film.height);
+    context.globalAlpha = this.evidence.opacity;
+    context.imageSmoothingEnabled = !this.evidence.cells;
+    context.imageSmoothingQuality = "high";
+    // The model saw the film padded to a square, equally on both sides.
+    const left = x - ((side - this.film.width) / 2) * scale, top = y - ((side - this.film.height) / 2) * scale;
+    context.drawImage(map, left, top, side * scale, side * scale);
+    context.globalAlpha = 1;
+  }
+
   /** The words below the film: which map lies over it. A live region: told anew only where they change. */
   describe() {
     const { item, visible, cells } = this.evidence;
-    const words = this.film && item && visible ? captionOf(item, cells, this.isSideDoubtful) : [];
+    const words = this.film && item && visible ? this.captionOf(item, cells, this.isSideDoubtful) : [];
     const text = words.map((word) => (typeof word === "string" ? word : word.textContent)).join("");
     if (text !== at("caption").textContent) at("caption").replaceChildren(...words);
   }
