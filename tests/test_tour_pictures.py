@@ -32,7 +32,8 @@ def test_each_picture_that_a_document_shows_is_taken_by_the_script(script: Modul
     for name in kept:
         path = ROOT / "docs" / "figures" / name
         assert path.stat().st_size <= script.MAX_BYTES
-        assert Image.open(path).size == (script.VIEW["width"], script.VIEW["height"])
+        with Image.open(path) as picture:
+            assert picture.size == (script.VIEW["width"], script.VIEW["height"])
 
 
 def test_a_smaller_picture_has_the_greys_and_the_colours_of_the_page(script: ModuleType) -> None:
@@ -45,7 +46,7 @@ def test_a_smaller_picture_has_the_greys_and_the_colours_of_the_page(script: Mod
     Image.fromarray(pixels).save(buffer, format="PNG")
     found = np.asarray(Image.open(io.BytesIO(script.small(buffer.getvalue()))).convert("RGB")).astype(int)
     away = np.abs(found - pixels.astype(int))
-    assert away[:32].max() <= 2 and (np.ptp(found[:32], axis=-1) == 0).mean() > 0.95
+    assert away[:32].max() <= 4 and (np.ptp(found[:32], axis=-1) == 0).mean() > 0.95
     assert away[32:48].max() == 0 and away[48:].max() <= 12
 
 

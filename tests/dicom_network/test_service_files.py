@@ -72,6 +72,8 @@ def test_the_command_line_reads_each_exec_start(certificates: Certificates) -> N
     assert set(files) <= set(with_tls)
     for words in (plain, [files.get(word, word) for word in with_tls]):
         done = CliRunner().invoke(app, words)
-        assert done.exit_code != 0 and "is no run with" in str(done.exception)  # options and files are all right
+        assert done.exit_code != 0 and "there is no such folder" in str(
+            done.exception
+        )  # options and files are all right
     unknown = CliRunner().invoke(app, [*plain, "--tls-certificate", "x"])
-    assert unknown.exit_code == 2 and "is no run with" not in str(unknown.exception)
+    assert unknown.exit_code == 2 and "there is no such folder" not in str(unknown.exception)

@@ -320,7 +320,7 @@ def test_an_option_that_would_encrypt_nothing_is_refused(certificates: Certifica
         listened(None, sending={"tls": True})
     with pytest.raises(ConfigError, match="no effect without --to-tls"):
         listened("A@127.0.0.1:104", sending={"tls_name": "a.example"})
-    with pytest.raises(InputError, match="no run with a student"):  # these fit one another
+    with pytest.raises(InputError, match="is no run: it has no folder student/"):  # these fit one another
         listened("A@127.0.0.1:104", sending={"tls": True}, cert=own.cert, key=own.key, ca=ca)
     saved(film(), tmp_path / "film.dcm")
     for to in ("A@127.0.0.1:104", "http://127.0.0.1/dicom-web"):

@@ -74,7 +74,7 @@ def test_a_contradiction_names_its_texts_and_both_sentences(context: Explanation
         ("Pleural Effusion", ("There is a right pleural effusion.", "No effusion.")),
         ("Edema", ("Mild edema.", "No edema.")),
     ]
-    assert found[0].text.startswith("The report contradicts itself: 'There is a right pleural effusion.' against")
+    assert found[0].text.startswith("The report contradicts itself: “There is a right pleural effusion.” against")
     assert found[1].text.startswith("Report and rationale contradict each other")
 
 

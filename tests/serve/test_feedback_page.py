@@ -159,6 +159,7 @@ def test_another_name_is_another_reader(page, room: str, file: Path) -> None:
 
 def test_what_was_not_saved_is_said(page, room: str, file: Path) -> None:
     send(page, room)
+    item(page, "Edema").wait_for()  # what was said before has been read from the file
     file.rename(file.with_name("moved"))
     item(page, "Edema").get_by_text("Agree", exact=True).click()
     saved(page, "Not saved: Edema, agree. Not done: the feedback file was moved or deleted.")

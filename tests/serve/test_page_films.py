@@ -25,6 +25,23 @@ def test_a_full_server_says_so_and_takes_the_film_later(chromium: Any, serve: Se
         assert not page.locator("#problem").is_visible()
 
 
+def test_a_film_sent_before_the_samples_are_known_is_read_and_kept(chromium: Any, serve: Serve, file: Path) -> None:
+    with serve(feedback=file) as served, opened(chromium, served.url) as page:
+        read(page, png(1), "before.png")
+        held: list[Any] = []
+        page.route("**/v1/samples", lambda route: held.append(route))
+        page.reload()
+        page.wait_for_selector("#desk:not([hidden])")
+        upload(page, png(2), "early.png")
+        while not held:
+            page.wait_for_timeout(20)
+        held[0].continue_()
+        page.wait_for_selector(".headline")
+        page.wait_for_selector(".fb-item")
+        names = [text.split("\n")[0] for text in page.locator("#uploads .film-button").all_inner_texts()]
+        assert names == ["early.png", "before.png"]
+
+
 def test_two_readers_never_see_each_others_film(chromium: Any, served: Served) -> None:
     with opened(chromium, served.url) as one, opened(chromium, served.url) as other:
         upload(one, png(1), "one.png")

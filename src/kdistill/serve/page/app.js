@@ -5,7 +5,9 @@ import { Comparing } from "./compare.js";
 import { previewOf } from "./dicom_preview.js";
 import { at, remembered } from "./dom.js";
 import { filmOf, greyOf, thumbnail } from "./film.js";
+import { bindGate } from "./gate.js";
 import { makeHelp } from "./help.js";
+import { bindFiles } from "./intake.js";
 import { bindKeys } from "./keys.js";
 import { bindPointers } from "./pointer.js";
 import { ReadingPane } from "./reading.js";
@@ -205,6 +207,7 @@ async function remove(study) {
 }
 
 async function take(files) {
+  await entered;  // what the server offers is known by then, feedback among it
   for (const file of files) {
     const start = await file.slice(128, 132).arrayBuffer().catch(() => new ArrayBuffer(0));  // a folder, or gone: said when sent
     const isDicom = new TextDecoder("latin1").decode(start) === "DICM";
@@ -221,23 +224,6 @@ function step(by) {
   if (!all.length) return;
   const now = all.indexOf(current);
   open(all[now < 0 ? 0 : (now + by + all.length) % all.length]);
-}
-
-function bindFiles() {
-  at("file").addEventListener("change", () => {
-    const files = [...at("file").files];
-    at("file").value = "";
-    take(files);
-  });
-  for (const name of ["dragenter", "dragover"]) {
-    document.addEventListener(name, (event) => { event.preventDefault(); document.body.classList.add("over"); });
-  }
-  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("over"); });
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    document.body.classList.remove("over");
-    if (!at("desk").hidden) take([...event.dataTransfer.files]);
-  });
 }
 
 function bindReaderFirst() {
@@ -282,18 +268,6 @@ function complain(error) {
   at("problem").textContent = error.message;
 }
 
-function bindGate() {
-  at("gate").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    at("gate-problem").textContent = "";
-    try {
-      await enter(await ask("/v1/session", { method: "POST", headers: { Authorization: `Bearer ${at("token").value}` } }));
-    } catch (error) {
-      at("gate-problem").textContent = error.status === 401 ? "This is not the right token." : error.message;
-    }
-  });
-}
-
 studies.addEventListener("change", ({ detail: study }) => {
   draw();
   if (study === current && study.stage === "done" && studies.all.includes(study)) answer(study);  // else it has been deleted
@@ -302,11 +276,11 @@ studies.addEventListener("pixels", ({ detail: study }) => { if (study === curren
 
 const tools = makeTools(viewer, { toggleEvidence: () => selection.toggle(), toggleCells: () => viewer.showCells(!viewer.evidence.cells) });
 bindTheme();
-bindFiles();
+bindFiles(take);
 bindReaderFirst();
 bindBlinded();
-bindGate();
+bindGate(enter);
 bindPointers(viewer, tools.isMoving);
 bindPointers(viewer, tools.isMoving, at("stage-b"));
 bindKeys({ viewer, selection, tools, shortcuts, step, help: makeHelp(shortcuts), compare: toggleComparison });
-ask("/v1/session").then(enter).catch(complain);
+const entered = ask("/v1/session").then(enter).catch(complain);

@@ -54,6 +54,7 @@ export class Studies extends EventTarget {
     super();
     this.samples = [];
     this.uploads = [];
+    this.known = parsed(remembered.get("studies"));  // now: whatever is sent before `restore` is remembered in its place
     this.sending = Promise.resolve();
     this.followed = new Door(MAX_FOLLOWED);
   }
@@ -62,10 +63,11 @@ export class Studies extends EventTarget {
 
   /** Samples on offer, and the uploads that this tab had before it was loaded again. */
   restore(samples) {
-    const known = parsed(remembered.get("studies"));
+    const known = this.known;
     const before = new Map(known.filter((one) => one.sample !== null).map((one) => [one.sample, one.jobId]));
     this.samples = samples.map(({ number, name }) => new Study({ name, sample: number, jobId: before.get(number) ?? null }));
-    this.uploads = known.filter((one) => one.sample === null).map((one) => new Study(one));
+    const here = new Set(this.uploads.map((study) => study.jobId));  // a film may be sent before the samples are known
+    this.uploads.push(...known.filter((one) => one.sample === null && !here.has(one.jobId)).map((one) => new Study(one)));
   }
 
   remember() {
