@@ -118,7 +118,7 @@ def window(browser: Any, url: str, chosen: Chosen) -> bytes:
     for field, value in (("centre", 1700), ("width", 2200)):
         page.fill(f"#{field}", str(value))
         page.press(f"#{field}", "Enter")
-    page.locator(".stage").focus()
+    page.locator("#stage").focus()
     for key in ["+"] * 2 + ["ArrowUp"]:
         page.keyboard.press(key)
     page.evaluate("() => document.activeElement.blur()")
