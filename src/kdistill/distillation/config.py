@@ -39,7 +39,7 @@ class TermWeights(ConfigModel):
     token: float = Field(
         default=0.0,
         ge=0,
-        description="Divergence from the teacher per rationale token. Off: at 0.5 it was worth .012 of F1 at best (LOG.md).",
+        description="Divergence from the teacher per rationale token. Off: at 0.5 worth .012 of F1 at best (LOG.md).",
     )
     semantic: float = Field(
         default=0.0,
