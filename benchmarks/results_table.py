@@ -1,13 +1,15 @@
-"""README's results, from a run's own files.
+"""The results of README and docs/results.md, from a run's own files.
 
     python benchmarks/results_table.py extract runs/ablation/main > benchmarks/main.json
+    python benchmarks/results_table.py headline benchmarks/main.json
     python benchmarks/results_table.py table benchmarks/main.json
     python benchmarks/results_table.py short benchmarks/gpu.json
 
 `extract` keeps the figures that the protocol names (docs/protocol.md, eighth protocol) out of scores.json,
-comparisons.json, audit.json and the teacher's probe; `table` prints them as README shows them. Whether a line of the
-protocol holds is computed here from the figures, by the thresholds that the protocol set before the run; nobody writes
-"holds" by hand. A test compares README with the output.
+comparisons.json, audit.json and the teacher's probe; `headline` prints the arms that README shows, `table` all of them
+and the protocol's lines for docs/results.md. Whether a line of the protocol holds is computed here from the figures, by
+the thresholds that the protocol set before the run; nobody writes "holds" by hand. A test compares both documents with
+the output.
 """
 
 from __future__ import annotations
@@ -59,6 +61,19 @@ PRIMARY: Final = (
     "nearest_report",
     "classifier_template",
 )
+#: The arms of README's table, and what each of them is.
+HEADLINE: Final = {
+    "full": "the method",
+    "teacher_label": "the teacher's labels, no rationale",
+    "template": "rationales from a template, no teacher",
+    "untrained_teacher": "a teacher that has read no literature",
+    "shuffled_teacher": "rationales of other patients",
+    "classifier_template": "a classifier on the reports' labels, its findings in fixed sentences",
+    "label": "the reports' labels and reports",
+    "report_only_long": "end to end, 1.5 times the visits",
+    "report_only": "end to end",
+    "blank_image": "the method on empty films",
+}
 #: What an arm of the ablation leaves out of `full`.
 PARTS: Final = ("where", "rationale", "token", "impression")
 #: name -> the value of `uncertain` in its row. Ground truth has no uncertain case, so an AUC has one value.
@@ -333,6 +348,28 @@ def table(extracted: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def headline(extracted: Mapping[str, Any]) -> str:
+    """The arms that carry the claim, each beside what `full` has more, as Markdown."""
+    figures = Figures(extracted)
+    lines = [
+        "| arm | what it is | report_f1 | `full` minus it | micro-AUC | contradictory reports | tag's effect |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, meaning in HEADLINE.items():
+        row = figures.comparison("report_f1", "full", arm)
+        lead = "" if row is None else f"{signed(row['difference'])}{_interval(row['ci95'])}"
+        cells = [
+            meaning,
+            with_interval(figures.score("report_f1", arm)),
+            lead,
+            with_interval(figures.score("auc", arm)),
+            number(_value(figures.audited("contradiction_report", arm))),
+            number(_value(figures.audited("shortcut_effect_report", arm))),
+        ]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def short(extracted: Mapping[str, Any]) -> str:
     """The arms of a small run, best first, as Markdown."""
     figures = Figures(extracted)
@@ -360,14 +397,14 @@ def short(extracted: Mapping[str, Any]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["extract", "table", "short"])
+    parser.add_argument("what", choices=["extract", "headline", "table", "short"])
     parser.add_argument("path", type=Path, help="run folder, or the extract")
     arguments = parser.parse_args()
     if arguments.what == "extract":
         json.dump(extract(arguments.path), sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        show = table if arguments.what == "table" else short
+        show = {"headline": headline, "table": table, "short": short}[arguments.what]
         print(show(json.loads(arguments.path.read_text(encoding="utf-8"))))
 
 

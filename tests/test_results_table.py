@@ -1,4 +1,4 @@
-"""README's results are the output of benchmarks/results_table.py, and its verdicts follow from the figures."""
+"""README's and docs/results.md's tables are the output of benchmarks/, and the verdicts follow from the figures."""
 
 from __future__ import annotations
 
@@ -35,18 +35,24 @@ def row(rows: list[dict], **wanted: str) -> dict:
     return next(r for r in rows if all(r[key] == value for key, value in wanted.items()))
 
 
-def test_readme_shows_the_tables_as_they_are(results_table: ModuleType, extracted: dict) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for part in results_table.table(extracted).split("\n\n"):
-        assert part in readme
-    assert extracted["commit"][:7] in readme
+def shows(document: str, tables: str) -> bool:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return all(table in text for table in tables.split("\n\n"))
 
 
-def test_readme_shows_the_large_run_as_it_is(results_table: ModuleType) -> None:
+def test_readme_shows_the_arms_that_carry_the_claim(results_table: ModuleType, extracted: dict) -> None:
+    assert shows("README.md", results_table.headline(extracted))
+    assert shows("README.md", extracted["commit"][:7])
+
+
+def test_results_show_the_tables_as_they_are(results_table: ModuleType, extracted: dict) -> None:
+    assert shows("docs/results.md", results_table.table(extracted))
+    assert shows("docs/results.md", extracted["commit"][:7])
+
+
+def test_results_show_the_large_run_as_it_is(results_table: ModuleType) -> None:
     extracted = json.loads((ROOT / "benchmarks" / "gpu.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for part in results_table.short(extracted).split("\n\n"):
-        assert part in readme
+    assert shows("docs/results.md", results_table.short(extracted))
 
 
 def comparison(extracted: dict, baseline: str, name: str = "report_f1") -> dict:
@@ -129,25 +135,21 @@ def test_what_was_not_measured_is_a_dash(results_table: ModuleType, extracted: d
     assert results_table.number(-0.05) == "-.050" and results_table.signed(1.0) == "+1.00"
 
 
-def test_readme_shows_the_boxes_as_they_were_measured() -> None:
+def test_results_show_the_boxes_as_they_were_measured() -> None:
     spec = importlib.util.spec_from_file_location("nih_boxes", ROOT / "benchmarks" / "nih_boxes.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = json.loads((ROOT / "benchmarks" / "nih_boxes.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for part in module.table(found).split("\n\n"):
-        assert part in readme
+    assert shows("docs/results.md", module.table(found))
     whole = module.np.zeros((module.FINE, module.FINE))
     whole[:128, :128] = 1.0
     quarter = module.Box(0.0, 0.0, 0.25, 0.5)
     assert module._held(whole, quarter) == (0.5, 0.5)
 
 
-def test_readme_shows_the_settings_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_show_the_settings_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     settings_table = importlib.import_module("settings_table")
     shown = settings_table.table(settings_table.load(sorted((ROOT / "benchmarks").glob("ablation_*.json"))))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for part in shown.split("\n\n"):
-        assert part in readme
+    assert shows("docs/results.md", shown)
