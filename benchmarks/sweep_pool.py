@@ -24,17 +24,23 @@ if TYPE_CHECKING:
     from kdistill.pipeline.recipe import Recipe
 
 
-class _Silent:
-    """A watcher that says nothing."""
+class _Seconds:
+    """A watcher that prints what a stage took."""
+
+    def __init__(self, run: str) -> None:
+        self.run, self.before = run, time.monotonic()
 
     def started(self, stage: str) -> None:
         """See `run.Watcher`."""
+        self.before = time.monotonic()
 
     def moved(self, stage: str, done: int, total: int) -> None:
         """See `run.Watcher`."""
 
     def finished(self, stage: str, *, skipped: bool) -> None:
         """See `run.Watcher`."""
+        if not skipped:
+            print(f"    {self.run}/{stage}: {time.monotonic() - self.before:.0f} s", flush=True)
 
 
 def _single_thread() -> None:
@@ -47,21 +53,19 @@ def _single_thread() -> None:
 
 def make_base(recipe_json: str, run_dir: str, siblings: Sequence[str]) -> float:
     """The stages before any student; returns seconds."""
+    from kdistill.artifact import lock_run
     from kdistill.interrupt import SignalWatch
+    from kdistill.pipeline import run as pipeline_run
     from kdistill.pipeline.recipe import Recipe
-    from kdistill.pipeline.run import _adopt, _claim, make_stage
-    from kdistill.pipeline.stages import RunFolder, base_stages
+    from kdistill.pipeline.stages import RunFolder
 
     began = time.monotonic()
     recipe, run = Recipe.model_validate_json(recipe_json), RunFolder(Path(run_dir))
-    run.dir.mkdir(parents=True, exist_ok=True)
-    _claim(recipe, run.dir, resume=True, fresh=False)
-    for stage in base_stages(recipe, run):
-        before = time.monotonic()
-        _adopt(stage, run, [Path(sibling) for sibling in siblings])
-        with SignalWatch() as signals:
-            make_stage(stage, _Silent(), signals)
-        print(f"    {run.dir.name}/{stage.name}: {time.monotonic() - before:.0f} s", flush=True)
+    watcher = _Seconds(run.dir.name)
+    with lock_run(run.dir), SignalWatch() as signals:
+        pipeline_run.make_base(
+            recipe, run, watcher, signals, resume=True, siblings=[Path(sibling) for sibling in siblings]
+        )
     return time.monotonic() - began
 
 
@@ -89,7 +93,7 @@ def make_closing(recipe_json: str, run_dir: str, wanted: str) -> float:
     for stage in closing_stages(recipe, RunFolder(Path(run_dir))):
         if stage.name == wanted:
             with SignalWatch() as signals:
-                make_stage(stage, _Silent(), signals)
+                make_stage(stage, _Seconds(Path(run_dir).name), signals)
     return time.monotonic() - began
 
 

@@ -79,16 +79,33 @@ def run_recipe(
     """
     run = RunFolder(run_dir)
     with lock_run(run_dir), SignalWatch() as signals, _single_threaded(recipe.threads):
-        _claim(recipe, run_dir, resume=resume, fresh=fresh)
-        for stage in base_stages(recipe, run):
-            _adopt(stage, run, siblings)
-            make_stage(stage, watcher, signals)
+        make_base(recipe, run, watcher, signals, resume=resume, fresh=fresh, siblings=siblings)
         for arm, seed in student_keys(recipe):
             _adopt(student_stage(recipe, run, arm, seed), run, siblings)
         _make_students(recipe, run, watcher, signals)
         for stage in closing_stages(recipe, run):
             make_stage(stage, watcher, signals)
     return run
+
+
+def make_base(
+    recipe: Recipe,
+    run: RunFolder,
+    watcher: Watcher,
+    signals: SignalWatch,
+    *,
+    resume: bool = False,
+    fresh: bool = False,
+    siblings: Sequence[Path] = (),
+) -> None:
+    """Take a run's folder for this recipe and make the stages that come before any student.
+
+    The caller holds the run's lock. Arguments and errors as in `run_recipe`.
+    """
+    _claim(recipe, run.dir, resume=resume, fresh=fresh)
+    for stage in base_stages(recipe, run):
+        _adopt(stage, run, siblings)
+        make_stage(stage, watcher, signals)
 
 
 def _adopt(stage: Stage, run: RunFolder, siblings: Sequence[Path]) -> None:
