@@ -212,6 +212,17 @@ def test_contradictions_are_counted_beside_those_of_the_test_reports() -> None:
     assert [silent[test].value for test in TORN[1:]] == [None, None]
 
 
+def test_two_degrees_of_one_finding_are_counted() -> None:
+    rows = [planted.write_row(faithful(planted.study_shows(n))) for n in range(8)]
+    for row in rows[:3]:
+        row["findings"] = "Mild cardiomegaly. Severe cardiomegaly."
+    rows[0]["rationale"] = "Mild edema. Moderate edema."
+    found = consistency_of(rows)
+    assert found["two_degrees_report"].value == 3 / 8 and found["two_degrees_report"].baseline == 0.0
+    assert found["two_degrees_rationale"].value == 1 / 8 and found["two_degrees_rationale"].passed is None
+    assert found["contradiction_report"].value == 0.0
+
+
 def test_ratio_is_the_mean_over_seeds_of_ratios_of_sums() -> None:
     boot = PatientBootstrap(["a", "b"], 500, seed=1)
     first, second = fraction(["a", "a", "b"], [1, 0, 1]), fraction(["a", "b"], [0, 1], [1, 3])

@@ -56,6 +56,7 @@ def test_a_consistent_reading_raises_no_flag(context: ExplanationContext) -> Non
         ({"findings": "The right pleural effusion is unchanged."}, "prior_mentioned"),
         ({"findings": "There is a right pleural effusion. No pleural effusion."}, "contradiction"),
         ({"findings": "No pleural effusion."}, "contradiction"),
+        ({"findings": "Small right pleural effusion. Large right pleural effusion."}, "severity_mismatch"),
         ({"rationale": EFFUSION + " No pleural effusion."}, "contradiction"),
         ({"rationale": "No pleural effusion."}, "contradiction"),
         ({"probabilities": dict.fromkeys(OBSERVATIONS, 0.5)}, "all_indeterminate"),

@@ -9,6 +9,7 @@ from kdistill.explain.contradictions import (
     own_contradictions,
     rationale_assertions,
     report_assertions,
+    two_degrees,
 )
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import NO_FINDING, OBSERVATION_TERMS
@@ -87,6 +88,43 @@ def test_stated_and_denied(report: str, observation: str) -> None:
 )
 def test_no_contradiction(report: str) -> None:
     assert torn(report) == set()
+
+
+def degrees(report: str) -> list[tuple[str, str, str]]:
+    return [tuple(found) for found in two_degrees(report_assertions(report, LABELER))]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "observation"),
+    [
+        ("There is severe cardiomegaly.", "Moderate enlargement of the cardiac silhouette.", "Cardiomegaly"),
+        ("Small left pleural effusion and no edema.", "There is a large left pleural effusion.", "Pleural Effusion"),
+        ("Mild left atelectasis in the lower zone.", "Severe left basal atelectasis.", "Atelectasis"),
+    ],
+)
+def test_two_degrees_of_one_finding(one: str, other: str, observation: str) -> None:
+    assert degrees(f"{one} {other}") == [(observation, one, other)]
+    assert degrees(f"{other} {one}") == [(observation, other, one)]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "Small left effusion. Large right effusion.",
+        "Small effusion. Large left effusion.",
+        "Mild left consolidation in the lower zone. Severe left consolidation in the upper zone.",
+        "Mild to moderate edema. Moderate edema.",
+        "Mild edema. Edema.",
+        "Small left effusion. No large left effusion.",
+        "Possible small left effusion. Moderate left effusion.",
+        "Mild cardiomegaly and moderate edema. Moderate edema with mild cardiomegaly.",
+        "Small left nodule. Large left mass.",
+        "Small left effusion, large left effusion.",
+        "The prior small left effusion has grown. Large left effusion.",
+    ],
+)
+def test_one_degree_of_one_finding(report: str) -> None:
+    assert degrees(report) == []
 
 
 def test_every_statement_is_contradicted_by_its_denial_and_by_none_of_another_side_or_zone() -> None:

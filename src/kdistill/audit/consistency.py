@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from kdistill.explain.contradictions import (
     own_contradictions,
     rationale_assertions,
     report_assertions,
+    two_degrees,
 )
 from kdistill.explain.text_checks import is_degenerate, mentions_prior
 from kdistill.labelers.rules import RuleLabeler
@@ -66,18 +68,22 @@ def _between_texts(arm: str, seeds: Sequence[Said], patients: Sequence[str], boo
 def _contradictions(
     arm: str, seeds: Sequence[Said], cases: Cases, patients: Sequence[str], boot: PatientBootstrap
 ) -> Iterator[AuditRow]:
-    """Share of texts that state a finding and deny it, alone and one against the other; no threshold is registered."""
+    """Share of texts that state a finding and deny it, alone and one against the other, or give it two degrees.
+
+    No threshold is registered.
+    """
     labeler = RuleLabeler()
     report = cache(lambda text: report_assertions(text, labeler))
     rationale = cache(lambda text: rationale_assertions(text, labeler))
-    own = [bool(own_contradictions(report(study.report))) for study in cases.studies if study.report]
-    baseline = float(np.mean(own)) if own else None
-    for slot, said_by in zip(SLOTS, (report, rationale), strict=True):
+    written = [report(study.report) for study in cases.studies if study.report]
+    checks = {"contradiction": own_contradictions, "two_degrees": two_degrees}
+    for (name, faults), (slot, said_by) in product(checks.items(), zip(SLOTS, (report, rationale), strict=True)):
         if any(slot not in said.texts for said in seeds):
-            yield not_run(f"contradiction_{slot}", arm, f"this arm writes no {slot}")
+            yield not_run(f"{name}_{slot}", arm, f"this arm writes no {slot}")
             continue
-        parts = [fraction(patients, [bool(own_contradictions(said_by(t))) for t in s.texts[slot]]) for s in seeds]
-        yield _fault(f"contradiction_{slot}", arm, boot, parts, None, baseline)
+        parts = [fraction(patients, [bool(faults(said_by(text))) for text in said.texts[slot]]) for said in seeds]
+        baseline = float(np.mean([bool(faults(said)) for said in written])) if written else None
+        yield _fault(f"{name}_{slot}", arm, boot, parts, None, baseline)
     if any(slot not in said.texts for said in seeds for slot in SLOTS):
         yield not_run(TORN[2], arm, "this arm does not write both texts")
         return

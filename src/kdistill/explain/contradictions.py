@@ -1,4 +1,4 @@
-"""Does a text state a finding and deny it elsewhere?
+"""Does a text state a finding and deny it elsewhere, or state it in two degrees?
 
 The rule labeler reads each sentence; a denial contradicts a statement only where it reaches what is stated: the same
 side and zone, the same thing, under the same limits. "Left effusion. No right effusion.", "A mass. No nodule.", "Small
@@ -18,9 +18,9 @@ from kdistill.explain.mentions import side_said
 from kdistill.explain.sentences import assign_sentences
 from kdistill.labelers.rules import Mention, RuleLabeler
 from kdistill.observations import FINDINGS, NO_FINDING, SUPPORT_DEVICES
-from kdistill.records import Side, Zone
+from kdistill.records import Severity, Side, Zone
 from kdistill.sites import SITES
-from kdistill.teacher.attributes import side_of, zone_of
+from kdistill.teacher.attributes import severities_of, side_of, zone_of
 
 _WORD: Final = re.compile(r"[a-z]+")
 _CUE: Final = re.compile(r"\b(?:no|not|without|neither|nor|never|free of|clear of|absence of|lack of|negative for)\b")
@@ -105,6 +105,7 @@ class Assertion(NamedTuple):
         side: The side that its clause names.
         zone: The zone that its clause names.
         limits: Words that narrow a denial ("no large effusion").
+        degrees: Those that the clause of a statement names; none for a denial.
         number: Which sentence of its text.
         sentence: That sentence.
     """
@@ -115,6 +116,7 @@ class Assertion(NamedTuple):
     side: Side | None
     zone: Zone | None
     limits: frozenset[str]
+    degrees: frozenset[Severity]
     number: int
     sentence: str
 
@@ -125,6 +127,14 @@ class Contradiction(NamedTuple):
     observation: str
     stated: str
     denied: str
+
+
+class TwoDegrees(NamedTuple):
+    """One finding and two sentences that state it in different degrees."""
+
+    observation: str
+    one: str
+    other: str
 
 
 def report_assertions(report: str, labeler: RuleLabeler) -> list[Assertion]:
@@ -165,6 +175,31 @@ def cross_contradictions(one: Sequence[Assertion], other: Sequence[Assertion]) -
     torn = {c.observation for said in (one, other) for c in own_contradictions(said)}
     pairs = ((a, b) for first, second in ((one, other), (other, one)) for a in first for b in second)
     return [c for c in _first_of_each(pairs) if c.observation not in torn]
+
+
+def two_degrees(said: Sequence[Assertion]) -> list[TwoDegrees]:
+    """Each observation that two sentences of a text state in degrees that exclude each other, the first pair of each.
+
+    The same kind of thing at the same side and zone: "Small effusion. Moderate left effusion." may be two effusions. A
+    sentence that names several degrees ("mild to moderate") excludes none of them.
+    """
+    found: dict[str, TwoDegrees] = {}
+    for at, one in enumerate(said):
+        for other in said[at + 1 :]:
+            if one.observation not in found and _is_same_thing(one, other) and _degrees_exclude(one, other):
+                found[one.observation] = TwoDegrees(one.observation, one.sentence, other.sentence)
+    return list(found.values())
+
+
+def _is_same_thing(one: Assertion, other: Assertion) -> bool:
+    def thing(said: Assertion) -> tuple[object, ...]:
+        return said.observation, said.denied, said.kind, said.side, said.zone
+
+    return one.number != other.number and thing(one) == thing(other)
+
+
+def _degrees_exclude(one: Assertion, other: Assertion) -> bool:
+    return bool(one.degrees) and bool(other.degrees) and one.degrees.isdisjoint(other.degrees)
 
 
 def _first_of_each(pairs: Iterator[tuple[Assertion, Assertion]]) -> list[Contradiction]:
@@ -221,6 +256,7 @@ def _assertion(text: str, mention: Mention) -> Assertion:
         side=side_said(name, side),
         zone=zone_of(near) if SITES[name].lateralised and SITES[name].zoned else None,
         limits=_limits(name, before, phrase, after) if denied else frozenset(),
+        degrees=frozenset() if denied else severities_of(near),
         number=mention.sentence,
         sentence=sentence,
     )

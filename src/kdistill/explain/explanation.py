@@ -25,6 +25,7 @@ FlagCode = Literal[
     "degenerate",
     "prior_mentioned",
     "side_mismatch",
+    "severity_mismatch",
     "implausible_image",
     "file_note",
     "image_quality",
@@ -95,7 +96,8 @@ class ObservationReading(Record):
 class Flag(Record):
     """Something a reader must know before believing the explanation.
 
-    `sentences` are those that a `contradiction` sets against each other: first the one that states the finding.
+    `sentences` are those that a `contradiction` sets against each other, first the one that states the finding, or
+    those that give it two degrees (`severity_mismatch`).
     """
 
     code: FlagCode

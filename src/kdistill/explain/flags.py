@@ -10,6 +10,7 @@ from kdistill.explain.contradictions import (
     own_contradictions,
     rationale_assertions,
     report_assertions,
+    two_degrees,
 )
 from kdistill.explain.explanation import Flag, ObservationReading, RationaleSentence
 from kdistill.explain.reading import Reading
@@ -89,7 +90,10 @@ def _report_flag(item: ObservationReading, what: str) -> Flag:
 
 
 def contradiction_flags(reading: Reading, labeler: RuleLabeler) -> Iterator[Flag]:
-    """A finding that is stated and denied: by the report, by the rationale, or by one against the other."""
+    """A finding that is stated and denied: by the report, by the rationale, or by one against the other.
+
+    And one that report or rationale states in two degrees.
+    """
     report = report_assertions(reading.report, labeler)
     rationale = rationale_assertions(reading.rationale, labeler)
     for found in own_contradictions(report):
@@ -98,6 +102,14 @@ def contradiction_flags(reading: Reading, labeler: RuleLabeler) -> Iterator[Flag
         yield _contradiction("The rationale contradicts itself", found)
     for found in cross_contradictions(report, rationale):
         yield _contradiction("Report and rationale contradict each other", found)
+    for name, said in (("report", report), ("rationale", rationale)):
+        for pair in two_degrees(said):
+            yield Flag(
+                code="severity_mismatch",
+                observation=pair.observation,
+                text=f"The {name} gives it two degrees: “{pair.one}” and “{pair.other}”",
+                sentences=(pair.one, pair.other),
+            )
 
 
 def _contradiction(what: str, found: Contradiction) -> Flag:

@@ -208,7 +208,7 @@ def report_section(explanation: Explanation) -> str:
     objections = "".join(
         f'<p class="objection">Objection: {_about(flag)}{text(flag.text)}</p>'
         for flag in explanation.flags
-        if flag.code == "contradiction"
+        if flag.sentences
     )
     hint = '<p class="hint">A sentence that names a finding leads to its bar and its map.</p>'
     is_told = explanation.is_side_doubtful and not explanation.abstained

@@ -129,7 +129,7 @@ def _lines(explanation: Explanation) -> Iterator[tuple[float, str, str]]:
             yield 9, "bold", title
             yield from _paragraph(body or "(none written)")
         for flag in explanation.flags:
-            if flag.code == "contradiction":
+            if flag.sentences:
                 yield from _paragraph(f"Contradiction on {flag.observation}: {flag.text}", "bold")
         yield 9, "bold", "Rationale (the model's own words; it can be wrong)"
         for sentence in explanation.rationale:

@@ -62,6 +62,11 @@ def severity_of(sentence: str) -> Severity | None:
     return next((severity for severity, pattern in _SEVERITIES if pattern.search(sentence)), None)
 
 
+def severities_of(text: str) -> frozenset[Severity]:
+    """Every degree that the text names."""
+    return frozenset(severity for severity, pattern in _SEVERITIES if pattern.search(text))
+
+
 def attributes(sentence: str, observation: str, *, sizes: bool = True) -> Attributes:
     """Read side, zone and severity, as far as the observation's site (sites.py) has sides and zones.
 

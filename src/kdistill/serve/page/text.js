@@ -5,7 +5,7 @@ import { el, section } from "./dom.js";
 import { rove } from "./roving.js";
 import { SIDES_IN_DOUBT } from "./words.js";
 
-const OF_REPORT = ["contradiction", "report_contradicts_probability", "side_mismatch", "prior_mentioned", "degenerate"];
+const OF_REPORT = ["contradiction", "report_contradicts_probability", "side_mismatch", "severity_mismatch", "prior_mentioned", "degenerate"];
 
 /** Findings and impression as they were generated, with what objects to them right below. `place`: {id, title}. */
 export function report(explanation, selection, { id, title } = { id: "report", title: "Report" }) {
@@ -42,7 +42,7 @@ function reportSentence(sentence, torn, selection) {
   return names.length ? pointable("span", names, sentence.text, torn.has(sentence.text) ? "sentence torn" : "sentence", selection, stated) : sentence.text;
 }
 
-/** The sentences that a contradiction sets against each other. */
+/** The sentences that a contradiction sets against each other, or that give one finding two degrees. */
 const tornOf = (explanation) => new Set(explanation.flags.flatMap((flag) => flag.sentences));
 
 /**
