@@ -103,3 +103,10 @@ def test_scale_is_fixed() -> None:
     assert evidence_strength(double)[0, 0] == np.float32(0.2)
     assert overlay_pixels(even, 32)[..., 3].max() == 0 and overlay_pixels(sharp, 48)[..., 3].max() == 255
     assert where_peak(sharp) == "lower third, patient's right"
+
+
+def test_headline_names_findings_as_a_sentence_would(context: ExplanationContext) -> None:
+    reading = make_reading({"Pleural Other": 0.9, "Pleural Effusion": 0.9}, {"Pleural Effusion": "left"})
+    html = explanation_page(explain("s", radiograph(), reading, context), radiograph())
+    line = html.split('class="headline abnormal"')[1].split("</p>")[0]
+    assert "pleural effusion (left)" in line and "other pleural abnormality" in line

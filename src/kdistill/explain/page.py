@@ -97,7 +97,8 @@ def _alerts(explanation: Explanation) -> str:
 
 
 def _named(item: ObservationReading) -> str:
-    return f"{item.name.lower()} ({item.side})" if item.side else item.name.lower()
+    name = "other pleural abnormality" if item.name == "Pleural Other" else item.name.lower()
+    return f"{name} ({item.side})" if item.side else name
 
 
 def film(explanation: Explanation, image: NDArray[np.uint8]) -> str:

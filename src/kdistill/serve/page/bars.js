@@ -2,7 +2,7 @@
 
 import { el, section, svg } from "./dom.js";
 import { rove } from "./roving.js";
-import { NO_FINDING, named, wordOf } from "./words.js";
+import { NO_FINDING, inProse, named, wordOf } from "./words.js";
 
 const DEVICES = "Support Devices";
 
@@ -69,7 +69,7 @@ function mine(item, mark) {
 function comparison(explanation, marks) {
   const differing = explanation.observations.filter((item) => marks[item.name] !== item.state);
   const text = differing.length
-    ? `You and the model differ on ${differing.length} of ${explanation.observations.length}: ${differing.map((item) => item.name.toLowerCase()).join(", ")}.`
+    ? `You and the model differ on ${differing.length} of ${explanation.observations.length}: ${differing.map((item) => inProse(item.name)).join(", ")}.`
     : "You and the model agree on every finding.";
   return el("p", { class: "comparison" }, text, el("span", { class: "soft" }, " What you marked stands last in each row."));
 }

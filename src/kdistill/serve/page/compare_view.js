@@ -7,7 +7,7 @@ import { peakOf } from "./evidence.js";
 import { rove } from "./roving.js";
 import { rationale, report } from "./text.js";
 import { nothing } from "./twin.js";
-import { NO_FINDING, wordOf } from "./words.js";
+import { NO_FINDING, inProse, wordOf } from "./words.js";
 
 const SIDES = ["a", "b"];
 const KINDS = { stated: "stated by one", threshold: "thresholds", side: "sides" };
@@ -25,7 +25,7 @@ export function pairItems({ a, b }) {
 /** What stands below the two films while maps are shown. */
 export function captionOfPair({ name, own, other }, cells, isSideDoubtful) {
   const told = (who, item) => el("span", { class: "told" }, el("strong", {}, `${who}: `), `${placeWords(item.evidence_map, isSideDoubtful)}. `);
-  const shown = el("strong", {}, name === NO_FINDING ? "“no finding”" : name.toLowerCase());
+  const shown = el("strong", {}, name === NO_FINDING ? "“no finding”" : inProse(name));
   return [el("span", { class: "told what" }, "Where each looked for ", shown, `${cells ? "" : " (smoothed)"}. `), told("A", own), told("B", other)];
 }
 

@@ -22,8 +22,10 @@ export const OTHER_MODEL = "Another model answers by now, so that its readings c
 /** As `explain/sides.py` has it: stands beside a model's words where the film may be mirrored or turned. */
 export const SIDES_IN_DOUBT = "It is not certain which side of this film is the patient's right: “left” and “right” in the model's words may be the wrong way round.";
 
-/** "left pleural effusion" reads better than "Pleural Effusion (left)" in a sentence. */
-export const named = (item) => (item.side ? `${item.name.toLowerCase()} (${item.side})` : item.name.toLowerCase());
+/** The name of an observation inside a sentence. */
+export const inProse = (name) => (name === "Pleural Other" ? "other pleural abnormality" : name.toLowerCase());
+
+export const named = (item) => (item.side ? `${inProse(item.name)} (${item.side})` : inProse(item.name));
 
 export const wordOf = (item) => (item.probability === null ? STATED_WORDS : STATE_WORDS)[item.state];
 
