@@ -40,7 +40,6 @@ VALIDATE_SHARE: Final = 0.15
 #: Maps and boxes are compared on this grid; every patch grid that divides it is carried over exactly.
 FINE: Final = 256
 MAIN: Final = "full"
-BASELINES: Final = ("full_no_where", "full_mirrored_where", "label", "site", "uniform")
 MEASURES: Final = ("mass inside the box", "peak inside the box")
 
 
@@ -69,15 +68,19 @@ def prepare(data: Path, out: Path) -> None:
             writer.writerow([*row, *cells])
 
 
-def measure(run: Path, data: Path) -> dict[str, Any]:
-    """Both measures of every arm [arm, seed, box], then means and differences with patient-bootstrap intervals."""
+def measure(runs: Sequence[Path], data: Path) -> dict[str, Any]:
+    """Both measures of every arm [arm, seed, box], then means and differences with patient-bootstrap intervals.
+
+    An arm of a second run is called ARM in RUN's name, so that `full` of the first is compared with it too.
+    """
     boxed = read_nih_boxes(data / SETS[0] / "bbox.csv")
     path_of = {path.stem: path for _, path in films(data)}
-    arms = [path.name for path in sorted((run / "student").iterdir()) if ARMS[path.name].has_label_head]
     values: dict[str, np.ndarray] = {}
-    for arm in arms:
-        seeds = sorted((run / "student" / arm).glob("seed-*"))
-        values[arm] = np.mean([_student(seed, boxed, path_of) for seed in seeds], axis=0)
+    for run in runs:
+        for path in sorted((run / "student").iterdir()):
+            if ARMS[path.name].has_label_head:
+                name = path.name if run == runs[0] else f"{path.name} ({run.name})"
+                values[name] = np.mean([_student(seed, boxed, path_of) for seed in sorted(path.glob("seed-*"))], axis=0)
     values["site"] = np.array([_held(_site(item), item.box) for item in boxed])
     values["uniform"] = np.array([_held(np.ones((FINE, FINE)), item.box) for item in boxed])
     weights = bootstrap_weights([item.patient_id for item in boxed], 2000, seed=0)
@@ -88,16 +91,16 @@ def measure(run: Path, data: Path) -> dict[str, Any]:
     ]
     differences = [
         {"arm": MAIN, "baseline": base, "measure": name, **_mean((values[MAIN] - values[base])[:, column], weights)}
-        for base in BASELINES
-        if base in values
+        for base in values
+        if base != MAIN
         for column, name in enumerate(MEASURES)
     ]
-    manifest = json.loads((run / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((runs[0] / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
     return {
         "commit": manifest["git_commit"],
         "boxes": len(boxed),
         "patients": len({item.patient_id for item in boxed}),
-        "seeds": len(list((run / "student" / MAIN).glob("seed-*"))),
+        "seeds": len(list((runs[0] / "student" / MAIN).glob("seed-*"))),
         "values": rows,
         "differences": differences,
     }
@@ -153,13 +156,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["prepare", "measure", "table"])
-    parser.add_argument("paths", type=Path, nargs="+", help="DATA OUT, RUN DATA, or FILE.json")
+    parser.add_argument("paths", type=Path, nargs="+", help="DATA OUT, RUN [RUN ...] DATA, or FILE.json")
     arguments = parser.parse_args()
     match arguments.what:
         case "prepare":
             prepare(*arguments.paths)
         case "measure":
-            json.dump(measure(*arguments.paths), sys.stdout, indent=1)
+            *runs, data = arguments.paths
+            json.dump(measure(runs, data), sys.stdout, indent=1)
             sys.stdout.write("\n")
         case "table":
             print(table(json.loads(arguments.paths[0].read_text(encoding="utf-8"))))
