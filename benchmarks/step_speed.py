@@ -1,6 +1,7 @@
 """What the teacher's terms cost: a training step of `full` against the same step without token, semantic and where.
 
-    python benchmarks/step_speed.py [--rounds 8] [--steps 1] [--profile] [--coarse-and-fine]
+    python benchmarks/step_speed.py [--rounds 8] [--steps 1] [--profile] [--coarse-and-fine] [--json FILE]
+    python benchmarks/step_speed.py --table benchmarks/step_speed.json
 
 Both read the same images, reports and rationales (cross-entropy on both texts, labels and sides stay); only the terms
 that need the teacher's arrays differ. Steps alternate A B A B in one process, so that what else the machine does meets
@@ -9,22 +10,27 @@ both; figures are medians over rounds. On a CPU the clock is the process's own t
 distributions and embeddings are random numbers of the right shape: what they say changes no time. A step is what
 Trainer does in one: collate, forward under the configured autocast, backward, clipping, AdamW. `--profile` prints where
 the time goes. `--coarse-and-fine` races two students of `full` instead: with two grids of patches and with one.
+`--json` adds the race, with date, commit and hardware, to a file; docs/objective.md shows benchmarks/step_speed.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedTokenizerBase
 
+from kdistill.artifact import current_commit
 from kdistill.distillation.assembly import build_objective, num_patches
 from kdistill.distillation.collate import Collator, Visit, VisitOrder
 from kdistill.distillation.config import ARMS, DistillationConfig, Term, TermWeights
@@ -178,7 +184,7 @@ def contestants(sizes: Sizes, *, two_grids: bool = False) -> tuple[Contestant, C
     texts += [article.text for article in write_literature(0, sizes.num_articles)]
     teacher = FromScratchTeacher()
     tokenizer = train_tokenizer(texts, teacher.vocab_size)
-    weights = TermWeights(semantic=0.5)  # off by default; what it costs is measured all the same
+    weights = TermWeights(semantic=0.5, token=0.5)  # off by default; what they cost is measured all the same
     config = DistillationConfig(batch_size=sizes.batch_size, micro_batch=sizes.batch_size, weights=weights)
     targets = make_targets(plans, studies, tokenizer, config)
     full, one, two = ARMS["full"].terms, SinglePatches(), CoarseAndFinePatches(kind="coarse_and_fine")
@@ -262,17 +268,41 @@ def race(
     return timings
 
 
-def table(timings: dict[str, Timing]) -> Iterator[str]:
+def result(timings: dict[str, Timing]) -> dict[str, Any]:
     """Medians, the ratio of the first to the second, and the spread of the rounds' own ratios."""
-    yield "| step | ms | images/s | tokens/s |"
-    yield "|---|---|---|---|"
-    for name, timing in timings.items():
-        ms, images, tokens = (statistics.median(values) for values in timing)
-        yield f"| {name} | {1000 * ms:.0f} | {images:.1f} | {tokens:.0f} |"
+    steps = [
+        dict(zip(("name", "ms", "images_per_s", "tokens_per_s"), (name, 1000 * seconds, images, tokens), strict=True))
+        for name, (seconds, images, tokens) in (
+            (name, map(statistics.median, timing)) for name, timing in timings.items()
+        )
+    ]
     first, second = timings.values()
     ratios = sorted(a / b for a, b in zip(first.seconds, second.seconds, strict=True))
-    ratio = statistics.median(first.seconds) / statistics.median(second.seconds)
-    yield f"ratio {ratio:.3f} (rounds {ratios[0]:.3f} to {ratios[-1]:.3f}, n = {len(ratios)})"
+    return {
+        "steps": steps,
+        "ratio": steps[0]["ms"] / steps[1]["ms"],
+        "ratio_range": [ratios[0], ratios[-1]],
+        "rounds": len(ratios),
+    }
+
+
+def table(found: Mapping[str, Any]) -> Iterator[str]:
+    """A race as Markdown."""
+    yield "| step | ms | images/s | tokens/s |"
+    yield "|---|---|---|---|"
+    for row in found["steps"]:
+        yield f"| {row['name']} | {row['ms']:.0f} | {row['images_per_s']:.1f} | {row['tokens_per_s']:.0f} |"
+    low, high = found["ratio_range"]
+    yield f"ratio {found['ratio']:.3f} (rounds {low:.3f} to {high:.3f}, n = {found['rounds']})"
+
+
+def keep(found: Mapping[str, Any], path: Path, hardware: str) -> None:
+    """Add a race to a file; one of the same pair of steps is replaced."""
+    races = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    names = [row["name"] for row in found["steps"]]
+    races = [race for race in races if [row["name"] for row in race["steps"]] != names]
+    told = {"date": datetime.now(UTC).date().isoformat(), "commit": current_commit(), "hardware": hardware}
+    path.write_text(json.dumps([*races, {**told, **found}], indent=1) + "\n", encoding="utf-8")
 
 
 def show_profile(contestant: Contestant, order: VisitOrder, steps: int, batch_size: int) -> None:
@@ -291,14 +321,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="steps of each in a round")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--coarse-and-fine", action="store_true", help="two grids of patches against one")
+    parser.add_argument("--json", type=Path, help="add the race to this file")
+    parser.add_argument("--table", type=Path, help="print the races of this file; measure nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        for race_kept in json.loads(arguments.table.read_text(encoding="utf-8")):
+            print(race_kept["hardware"], *table(race_kept), sep="\n")
+        return
     sizes = Sizes()
     first, second, order = contestants(sizes, two_grids=arguments.coarse_and_fine)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU x {torch.get_num_threads()}"
     vocabulary = first.model.language.config.vocab_size
-    print(f"{device}; batch {sizes.batch_size}, {sizes.size_px} px, vocabulary {vocabulary}")
-    timings = race(first, second, order, rounds=arguments.rounds, steps=arguments.steps, size=sizes.batch_size)
-    print("\n".join(table(timings)))
+    hardware = f"{device}; batch {sizes.batch_size}, {sizes.size_px} px, vocabulary {vocabulary}"
+    found = result(race(first, second, order, rounds=arguments.rounds, steps=arguments.steps, size=sizes.batch_size))
+    print(hardware, *table(found), sep="\n")
+    if arguments.json:
+        keep(found, arguments.json, hardware)
     if not arguments.coarse_and_fine:
         print(f"goal of the ratio: at most {MOST_RATIO}")
     if arguments.profile:

@@ -96,7 +96,8 @@ def sha256_file(path: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def _git_commit() -> str | None:
+def current_commit() -> str | None:
+    """The commit of the checkout that this package lies in; None outside one."""
     here = Path(__file__).parent
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
@@ -210,7 +211,7 @@ def _manifest(origin: _Origin, writer: StageWriter, started: str) -> Manifest:
         started=started,
         finished=_now(),
         kdistill_version=__version__,
-        git_commit=_git_commit(),
+        git_commit=current_commit(),
         libraries=_libraries(),
     )
 
