@@ -64,10 +64,14 @@ PRIMARY: Final = (
 #: The arms of README's table, and what each of them is.
 HEADLINE: Final = {
     "full": "the method",
+    "full_no_token": "the method without the token term (off by default now)",
+    "full_mirrored_where": "told to look on the wrong side",
+    "full_no_where": "not told where to look",
+    "full_displaced_where": "told to look at a wrong place",
     "teacher_label": "the teacher's labels, no rationale",
     "template": "rationales from a template, no teacher",
-    "untrained_teacher": "a teacher that has read no literature",
-    "shuffled_teacher": "rationales of other patients",
+    "untrained_teacher": "reports read, sentences chosen by the teacher's initial random weights",
+    "shuffled_teacher": "rationales of other patients, the reports' labels",
     "classifier_template": "a classifier on the reports' labels, its findings in fixed sentences",
     "label": "the reports' labels and reports",
     "report_only_long": "end to end, 1.5 times the visits",
