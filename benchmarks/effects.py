@@ -66,7 +66,13 @@ TEACHER_PARTS: Final = (
     Part("a teacher that has learned nothing", Student("joint", "untrained_teacher"), Student("joint", "template")),
     Part("token term", _JOINT, Student("joint", "full_no_token")),
 )
-FAMILIES: Final = (PARTS, TEACHER_PARTS)
+#: What it learned has to be right (eleventh protocol): every condition's literature is that of another one.
+_MISTAUGHT: Final = Student("mistaught", "full_no_token")
+MISTAUGHT_PARTS: Final = (
+    Part("literature that is right", Student("joint", "full_no_token"), _MISTAUGHT),
+    Part("a teacher that has learned what is wrong", _MISTAUGHT, Student("joint", "template")),
+)
+FAMILIES: Final = (PARTS, TEACHER_PARTS, MISTAUGHT_PARTS)
 #: (name of the comparison, average) of the columns.
 MEASURES: Final = (("report_f1", "micro"), ("rationale_f1", "micro"), ("auc", "micro"), ("auc", "macro"))
 RARE: Final = "auc of the rarer half"

@@ -72,6 +72,10 @@ class PhantomSource(ConfigModel):
     kind: Literal["phantom"] = "phantom"
     seed: int = Field(default=0, ge=0, description="Seed of the generated articles.")
     num_articles: int = Field(default=2000, ge=1, description="Number of articles.")
+    mistaught: bool = Field(
+        default=False,
+        description="Say of each condition what is true of another: a control for what a teacher learns.",
+    )
 
 
 LiteratureSource = Annotated[FilesSource | PhantomSource, Field(discriminator="kind")]

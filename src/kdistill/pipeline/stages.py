@@ -121,10 +121,12 @@ def _literature(recipe: Recipe, run: RunFolder) -> Stage:
 def _phantom_articles(recipe: Recipe) -> Iterator[Article]:
     """Articles of the phantom world: the literature package reads files and knows no phantom."""
     from kdistill.studies.phantom.literature import write_literature
+    from kdistill.studies.phantom.mistaught import mistaught
 
     for source in recipe.literature.sources:
         if source.kind == "phantom":
-            yield from write_literature(seed=source.seed, num_articles=source.num_articles)
+            articles = write_literature(seed=source.seed, num_articles=source.num_articles)
+            yield from mistaught(articles) if source.mistaught else articles
 
 
 def _labels(recipe: Recipe, run: RunFolder) -> Stage:
