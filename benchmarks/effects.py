@@ -238,18 +238,16 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def _differences(found: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[str]:
-    yield f"| part | {' | '.join(TITLES)} |"
-    yield "|---" * (1 + len(TITLES)) + "|"
-    missing = []
-    for part in parts:
-        if not {part.with_it.key, part.without.key} <= set(found["students"]):
-            missing.append(part.name)
-            continue
+    run = [part for part in parts if {part.with_it.key, part.without.key} <= set(found["students"])]
+    if run:
+        yield f"| part | {' | '.join(TITLES)} |"
+        yield "|---" * (1 + len(TITLES)) + "|"
+    for part in run:
         cells = [_cell(_row(found["differences"], part, name, average)) for name, average in COLUMNS]
         yield f"| {part.name} | {' | '.join(cells)} |"
-    if missing:
-        yield ""
-        yield f"Not run: {'; '.join(missing)}."
+    if len(run) < len(parts):
+        yield from [""] if run else []
+        yield f"Not run: {'; '.join(part.name for part in parts if part not in run)}."
 
 
 def _row(rows: Iterable[Row], part: Part, name: str, average: str) -> Row | None:
