@@ -1,6 +1,7 @@
 """Is visual feature learning decoupled from reasoning? Linear probes on the vision sides of finished runs.
 
     python benchmarks/decoupling.py runs/joint runs/two_stages --arms full report_only --json decoupling.json
+    python benchmarks/decoupling.py --summary decoupling.json
 
 For every student (`student/<arm>/seed-<n>/model`) probes are fitted on the training studies and tested on the
 validation studies, both labelled by the same reading of the reports; ground truth and test studies are never read. A
@@ -9,15 +10,20 @@ must be equal.
 With `--labels own` (the default) each arm is probed with the labels that it was trained on, arms without labels with
 explicit ones; arms are comparable with each other under one source only. Intervals: patients of the validation split
 drawn with replacement, the same draws for every row, so that the differences to the first row are paired.
+The JSON also holds each run's mean over seeds, at the end of training, and its difference to the first run's under the
+same draws; `--summary` prints it from there as docs/decoupling.md shows it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from results_table import number, signed, with_interval
 
 from kdistill.distillation.config import ARMS, TEXT_TERMS, DistillationConfig, LabelSource
 from kdistill.evaluation.bootstrap import Estimate, bootstrap_weights, interval
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from kdistill.student.modeling import KDistillStudent
 
 BATCH_SIZE = 256
+VISUAL_STAGE = "visual stage"
 
 
 class Row(NamedTuple):
@@ -81,7 +88,7 @@ def moments(student: Student) -> Iterator[tuple[str, KDistillStudent]]:
     if side.is_file():
         model = load_student(student.dir / "model")
         load_vision_side(model, side)
-        yield "visual stage", model
+        yield VISUAL_STAGE, model
     yield "reasoning stage" if side.is_file() else "joint training", load_student(student.dir / "model")
 
 
@@ -157,15 +164,71 @@ def as_json(row: Row) -> dict[str, Any]:
     }
 
 
+def contrasts(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Mean over seeds of each run's finished students, arm by arm, and what it has more than the first run's."""
+    groups: dict[tuple[str, str, LabelSource, str], list[ProbeResult]] = {}
+    for row in rows:
+        if row.after != VISUAL_STAGE:
+            groups.setdefault((row.result.features, row.arm, row.labels, row.run), []).append(row.result)
+    first: dict[tuple[str, str, LabelSource], dict[str, Estimate]] = {}
+    for (features, arm, labels, run), results in groups.items():
+        means = {"macro_auc": _mean([r.macro for r in results]), "micro_auc": _mean([r.micro for r in results])}
+        before = first.setdefault((features, arm, labels), means)
+        yield {
+            **{"run": run, "arm": arm, "labels": labels, "features": features},
+            **{"num_seeds": len(results), "n": results[0].n, "micro_floor": results[0].micro_floor},
+            **{name: _figure(mean, before[name]) for name, mean in means.items()},
+        }
+
+
+def _figure(mean: Estimate, first: Estimate) -> dict[str, Any]:
+    found = None if mean is first else paired_difference(mean, first)
+    difference = None if found is None else {"value": found.difference, "ci95": found.ci95}
+    return {"value": mean.value, "ci95": interval(mean.samples), "minus_first": difference}
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """Averaged within each resample, so that one resample holds the same patients for all seeds."""
+    values, samples = [e.value for e in estimates], [e.samples for e in estimates]
+    if any(value is None for value in values) or any(drawn is None for drawn in samples):
+        return Estimate(None, None, "a student has no value")
+    return Estimate(float(np.mean(values)), np.mean(samples, axis=0), None)  # type: ignore[arg-type]
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """Markdown of `contrasts`, a line for each kind of features and each run."""
+    lines = [
+        "| features | students | seeds | macro-AUC | minus the first | micro-AUC | minus the first |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    kinds_found = list(dict.fromkeys(row["features"] for row in found["runs"]))
+    for row in sorted(found["runs"], key=lambda row: kinds_found.index(row["features"])):
+        cells = [row["features"], f"{row['run']}/{row['arm']}", str(row["num_seeds"])]
+        for name in ("macro_auc", "micro_auc"):
+            cells += [with_interval(row[name]), _signed_interval(row[name]["minus_first"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _signed_interval(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    return signed(row["value"]) + ("" if row["ci95"] is None else f" [{', '.join(map(number, row['ci95']))}]")
+
+
 def main() -> None:
     """Print the table; write the JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs on the same studies")
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of runs on the same studies")
     parser.add_argument("--arms", nargs="+", default=(), choices=sorted(ARMS), metavar="ARM", help="default: all")
     parser.add_argument("--labels", choices=("own", "explicit", "teacher"), default="own", help="default: own")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of patients (default: 1000)")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
+    parser.add_argument("--summary", type=Path, metavar="JSON", help="print the means of such a file, and stop")
     chosen = parser.parse_args()
+    if chosen.summary:
+        print(summary(json.loads(chosen.summary.read_text(encoding="utf-8"))))
+        return
     source = None if chosen.labels == "own" else chosen.labels
     every = [student for run in chosen.runs for student in students(run, chosen.arms)]
     if not every:
@@ -173,7 +236,7 @@ def main() -> None:
     rows = [row for student in every for row in probe_student(student, source, chosen.bootstrap)]
     print(table(rows))
     if chosen.json:
-        found = [as_json(row) for row in rows]
+        found = {"students": [as_json(row) for row in rows], "runs": list(contrasts(rows))}
         chosen.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from kdistill.artifact import StageWriter
+from kdistill.audit.linear_probe import ProbeResult
 from kdistill.distillation.config import DistillationConfig
 from kdistill.distillation.stage import build_student
+from kdistill.evaluation.bootstrap import Estimate
 from kdistill.student.config import CnnVisionConfig, LlamaLanguageConfig, StudentConfig
 
 from .distillation.toy import SIZE, make_world
@@ -22,12 +27,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def decoupling() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("decoupling", ROOT / "benchmarks" / "decoupling.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def decoupling() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield importlib.import_module("decoupling")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,8 @@ def test_frozen_students_see_after_reasoning_what_they_saw_before(
     out = tmp_path / "decoupling.json"
     monkeypatch.setattr(sys, "argv", ["decoupling.py", str(run_dir), "--bootstrap", "50", "--json", str(out)])
     decoupling.main()
-    rows = json.loads(out.read_text())
+    found = json.loads(out.read_text())
+    rows = found["students"]
     probed = [(row["arm"], row["after"], row["features"], row["labels"]) for row in rows]
     kinds = ("encoder", "embeddings", "label head")
     assert probed == [
@@ -91,6 +95,36 @@ def test_frozen_students_see_after_reasoning_what_they_saw_before(
     assert 0 <= rows[0]["macro_auc"]["value"] <= 1 and rows[0]["auc"]["Edema"] is None
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 + len(rows) and "+0.000 [+0.000, +0.000]" in printed[3]
+    ends = [(row["arm"], row["features"], row["num_seeds"], row["macro_auc"]["minus_first"]) for row in found["runs"]]
+    assert ends == [*(("full", kind, 1, None) for kind in kinds), ("report_only", "encoder", 1, None)]
+
+
+def test_a_run_is_compared_with_the_first_by_its_mean_over_seeds(decoupling: ModuleType) -> None:
+    def row(run: str, seed: int, macro: float, after: str = "joint training") -> Any:
+        drawn = macro + np.array([-0.02, 0.0, 0.02]) * (1 + seed)
+        result = ProbeResult("encoder", Estimate(0.9, drawn + 0.1), Estimate(macro, drawn), 0.5, (), 40, 2)
+        return decoupling.Row(run, "full", seed, after, "teacher", result)
+
+    rows = [row("a", 0, 0.8), row("a", 1, 0.7), row("b", 0, 0.1, "visual stage"), row("b", 0, 0.6), row("b", 1, 0.6)]
+    first, second = decoupling.contrasts(rows)
+    assert (first["run"], first["num_seeds"], first["macro_auc"]["minus_first"]) == ("a", 2, None)
+    assert first["macro_auc"]["value"] == pytest.approx(0.75)
+    assert first["macro_auc"]["ci95"] == pytest.approx((0.7215, 0.7785))
+    assert second["macro_auc"]["value"] == pytest.approx(0.6), "the moment before the reasoning stage is left out"
+    found = second["macro_auc"]["minus_first"]
+    assert found["value"] == pytest.approx(-0.15) and found["ci95"] == pytest.approx((-0.15, -0.15)), "paired"
+
+
+def test_the_document_shows_the_probes_as_they_were_measured(decoupling: ModuleType) -> None:
+    found = json.loads((ROOT / "benchmarks" / "probes.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "decoupling.md").read_text(encoding="utf-8")
+    assert decoupling.summary(found) in text
+    by_seed = [row for row in found["students"] if row["features"] in ("encoder", "embeddings")]
+    assert all(decoupling.with_interval(row["macro_auc"]) in text for row in by_seed) and len(by_seed) == 12
+    moments = [
+        [{**row, "after": ""} for row in by_seed if row["after"] == m] for m in ("visual stage", "reasoning stage")
+    ]
+    assert moments[0] == moments[1], "the document says that they are the same, digit by digit"
 
 
 def test_one_label_source_makes_arms_comparable(decoupling: ModuleType, run_dir: Path) -> None:
