@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow
@@ -16,10 +15,8 @@ from kdistill.audit.config import AuditConfig
 from kdistill.audit.material import PREDICTIONS
 from kdistill.audit.rows import AuditRow
 from kdistill.errors import InputError
-from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import OBSERVATIONS
-from kdistill.teacher.attributes import attributes
-from kdistill.teacher.reading import STATES, Item, Reading
+from kdistill.teacher.reading import Guess, Reading, ReportReader, SentenceReader, Thresholds
 
 CONFIG = AuditConfig(arm="full", alignment_controls=("shuffled_teacher",), num_bootstrap=100)
 #: What the reports say, and what a student that learned of them writes: six studies, of which one states nothing.
@@ -41,43 +38,39 @@ FAITHFUL = (
 )
 
 
-@cache
-def reading_of(report: str) -> Reading:
-    """What the teacher reads by rules."""
-    labeler = RuleLabeler()
-    items = []
-    for said in labeler.mentions(report):
-        if said.state is None:
-            continue
-        found = attributes(said.sentence_text, said.observation)
-        place = {} if said.state == 0 else {"side": found.side, "zone": found.zone, "severity": found.severity}
-        state = STATES[said.state]
-        items.append(
-            Item(
-                sentence=said.sentence_text,
-                observation=said.observation,
-                state=state,
-                source="explicit",
-                confidence=1.0,
-                **place,
-            )
-        )
-    labels = labeler.label(report)
-    return Reading(labels=labels, confidence={n: 1.0 for n, s in labels.items() if s is not None}, items=tuple(items))
+class Unasked(SentenceReader):
+    """The reports name what they state: the language model is asked about nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def guess(self, sentences: Iterable[str]) -> dict[str, Guess]:
+        assert not list(sentences)
+        return {}
 
 
-def write_readings(folder: Path, reports: Sequence[str] = REPORTS, split: str = "validate") -> None:
-    folder.mkdir(exist_ok=True)
+@pytest.fixture(scope="module")
+def teacher() -> ReportReader:
+    return ReportReader(Unasked(), Thresholds(posterior=0.8, margin=1.0, cases=0))
+
+
+@pytest.fixture(scope="module")
+def readings(teacher: ReportReader, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rationales")
+    write_readings(folder, teacher.read_many(REPORTS))
+    return folder
+
+
+def write_readings(folder: Path, readings: Sequence[Reading], split: str = "validate") -> None:
     lines = [
-        json.dumps({"study_id": f"s{n}", "split": split, **reading_of(report).model_dump(mode="json")})
-        for n, report in enumerate(reports)
+        json.dumps({"study_id": f"s{n}", "split": split, **reading.model_dump(mode="json")})
+        for n, reading in enumerate(readings)
     ]
     (folder / "readings.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def rows_of(folder: Path, arms: Mapping[str, Sequence[str | None]]) -> dict[tuple[str, str], AuditRow]:
+def rows_of(readings: Path, folder: Path, arms: Mapping[str, Sequence[str | None]]) -> dict[tuple[str, str], AuditRow]:
     """The rows of arms that wrote these rationales of the validation studies (and something of a test study)."""
-    write_readings(folder / "rationales")
     students = {}
     for arm, rationales in arms.items():
         rows = [
@@ -88,12 +81,12 @@ def rows_of(folder: Path, arms: Mapping[str, Sequence[str | None]]) -> dict[tupl
         path = students[arm, 0] = folder / arm
         path.mkdir(exist_ok=True)
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path / PREDICTIONS)
-    found = alignment_rows(students, load_readings(folder / "rationales"), CONFIG)
+    found = alignment_rows(students, load_readings(readings), CONFIG)
     return {(row.test, row.arm): row for row in found}
 
 
-def value_of(folder: Path, rationales: Sequence[str]) -> float:
-    value = rows_of(folder, {"full": rationales})["alignment", "full"].value
+def value_of(readings: Path, folder: Path, rationales: Sequence[str]) -> float:
+    value = rows_of(readings, folder, {"full": rationales})["alignment", "full"].value
     assert value is not None
     return value
 
@@ -102,8 +95,8 @@ def changed(number: int, text: str) -> list[str]:
     return [text if n == number else said for n, said in enumerate(FAITHFUL)]
 
 
-def test_a_rationale_that_says_what_the_teacher_reads_is_aligned(tmp_path: Path) -> None:
-    row = rows_of(tmp_path, {"full": FAITHFUL})["alignment", "full"]
+def test_a_rationale_that_says_what_the_teacher_reads_is_aligned(readings: Path, tmp_path: Path) -> None:
+    row = rows_of(readings, tmp_path, {"full": FAITHFUL})["alignment", "full"]
     # On the normal film neither states a finding: it has no say.
     assert (row.value, row.ci95, row.n) == (1.0, (1.0, 1.0), 5)
 
@@ -121,9 +114,9 @@ def test_a_rationale_that_says_what_the_teacher_reads_is_aligned(tmp_path: Path)
     ],
 )
 def test_one_flip_in_one_rationale_lowers_the_row_by_what_it_is_worth(
-    tmp_path: Path, kind: str, text: str, study: float
+    readings: Path, tmp_path: Path, kind: str, text: str, study: float
 ) -> None:
-    assert value_of(tmp_path, changed(0, text)) == pytest.approx((4 + study) / 5, abs=1e-6), kind
+    assert value_of(readings, tmp_path, changed(0, text)) == pytest.approx((4 + study) / 5, abs=1e-6), kind
 
 
 @pytest.mark.parametrize(
@@ -133,39 +126,43 @@ def test_one_flip_in_one_rationale_lowers_the_row_by_what_it_is_worth(
         "Negative for pneumothorax. The film shows moderate consolidation in the left lower zone.",
     ],
 )
-def test_other_words_for_the_same_cost_nothing(tmp_path: Path, text: str) -> None:
-    assert value_of(tmp_path, changed(0, text)) == 1.0
+def test_other_words_for_the_same_cost_nothing(readings: Path, tmp_path: Path, text: str) -> None:
+    assert value_of(readings, tmp_path, changed(0, text)) == 1.0
 
 
-def test_the_control_writes_in_the_same_style_about_the_wrong_study(tmp_path: Path) -> None:
+def test_the_control_writes_in_the_same_style_about_the_wrong_study(readings: Path, tmp_path: Path) -> None:
     shuffled = [*FAITHFUL[1:], FAITHFUL[0]]
-    rows = rows_of(tmp_path, {"full": FAITHFUL, "shuffled_teacher": shuffled, "report_only": [None] * len(FAITHFUL)})
+    rows = rows_of(
+        readings, tmp_path, {"full": FAITHFUL, "shuffled_teacher": shuffled, "report_only": [None] * len(FAITHFUL)}
+    )
     own, control = rows["alignment", "full"], rows["alignment", "shuffled_teacher"]
     assert control.value is not None and control.value < 0.3 and control.n == 6
     versus = rows["alignment_vs_shuffled_teacher", "full"]
     assert (versus.value, versus.baseline, versus.passed, versus.n) == (own.value, control.value, True, own.n)
     assert rows["alignment", "report_only"].reason == "not run: this arm writes no rationale"
-    same = rows_of(tmp_path, {"full": FAITHFUL, "shuffled_teacher": FAITHFUL})
+    same = rows_of(readings, tmp_path, {"full": FAITHFUL, "shuffled_teacher": FAITHFUL})
     assert same["alignment_vs_shuffled_teacher", "full"].passed is False
 
 
-def test_the_teacher_states_one_fact_of_an_observation_as_in_its_rationales(tmp_path: Path) -> None:
-    """Left and right make bilateral; an inferred item counts; what the label denies is denied."""
-    write_readings(tmp_path, ["Small left pleural effusion. Moderate right pleural effusion."])
+def test_the_teacher_states_one_fact_of_an_observation_as_in_its_rationales(
+    teacher: ReportReader, tmp_path: Path
+) -> None:
+    """Left and right make bilateral, and the greater degree stands."""
+    report = "Mild left pleural effusion. Moderate right pleural effusion."
+    write_readings(tmp_path, teacher.read_many([report]))
     (facts,) = load_readings(tmp_path).values()
     assert facts["Pleural Effusion"] == ("Pleural Effusion", "present", "bilateral", None, "moderate")
     assert set(facts) <= set(OBSERVATIONS) - {"No Finding"}
 
 
-def test_only_validation_studies_are_read_and_damage_is_named(tmp_path: Path) -> None:
+def test_only_validation_studies_are_read_and_damage_is_named(readings: Path, tmp_path: Path) -> None:
     assert load_readings(tmp_path) == {}
-    write_readings(tmp_path, split="train")
-    assert load_readings(tmp_path) == {}
-    rows = list(alignment_rows({("full", 0): tmp_path}, {}, CONFIG))
-    assert [row.value for row in rows] == [None]
     path = tmp_path / "readings.jsonl"
+    whole = (readings / path.name).read_text(encoding="utf-8")
+    path.write_text(whole.replace('"validate"', '"train"'), encoding="utf-8")
+    assert load_readings(tmp_path) == {}
+    assert [row.value for row in alignment_rows({("full", 0): tmp_path}, {}, CONFIG)] == [None]
     for broken in ('{"study_id": "s9", "split": "validate"}', "[1]", "{"):
-        write_readings(tmp_path)
-        path.write_text(path.read_text() + broken + "\n")
+        path.write_text(whole + broken + "\n", encoding="utf-8")
         with pytest.raises(InputError, match=r"readings\.jsonl line 7"):
             load_readings(tmp_path)
