@@ -9,7 +9,7 @@ style about the wrong study.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -61,10 +61,15 @@ def facts_of(reading: Reading) -> Facts:
     return {fact.observation: fact for fact in facts if fact.observation != NO_FINDING}
 
 
-def alignment_parts(student_dir: Path, readings: Mapping[str, Facts]) -> Fraction | None:
+def alignment_parts(student_dir: Path, readings: Mapping[str, Facts], read: Callable[[str], Facts]) -> Fraction | None:
     """Agreement of each validation study's rationale with the reading; None where the arm writes no rationale there.
 
     A study on which neither states anything does not count.
+
+    Args:
+        student_dir: A published student.
+        readings: See `load_readings`.
+        read: What a text states.
     """
     rows = [
         r for r in read_parquet(student_dir / PREDICTIONS) if r["split"] == "validate" and r["study_id"] in readings
@@ -72,8 +77,6 @@ def alignment_parts(student_dir: Path, readings: Mapping[str, Facts]) -> Fractio
     texts = [row["rationale"] or "" for row in rows]
     if not any(text.strip() for text in texts):
         return None
-    labeler = RuleLabeler()
-    read = cache(lambda text: facts_in(text, labeler))  # normal films share their text
     meant = [readings[row["study_id"]] for row in rows]
     return agreement_parts([row["patient_id"] for row in rows], [read(text) for text in texts], meant)
 
@@ -86,7 +89,11 @@ def alignment_rows(
     if not readings:
         yield from (not_run(TEST, arm, "no report of the validation split was read by the teacher") for arm in arms)
         return
-    found = {arm: [alignment_parts(path, readings) for (a, _), path in students.items() if a == arm] for arm in arms}
+    labeler = RuleLabeler()
+    read = cache(lambda text: facts_in(text, labeler))  # normal films share their text
+    found = {
+        arm: [alignment_parts(path, readings, read) for (a, _), path in students.items() if a == arm] for arm in arms
+    }
     parts = {arm: [p for p in seeds if p is not None] for arm, seeds in found.items()}
     patients = [patient for seeds in parts.values() for part in seeds for patient in part.patient_ids]
     boot = PatientBootstrap(patients, config.num_bootstrap, config.seed)
