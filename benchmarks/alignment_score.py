@@ -1,20 +1,24 @@
 """Does a score see that one word was flipped? Fact agreement against similarity of embeddings and of words.
 
-    python benchmarks/alignment_score.py RUN        (a run's folder: its teacher gives the embeddings)
+    python benchmarks/alignment_score.py RUN [--json FILE]        (a run's folder: its teacher gives the embeddings)
 
 Cases: statements about an observation; for each, sentences that say the same in other words, and the sentence with its
 polarity, certainty, side, zone, severity or observation changed. A score is good if every paraphrase scores above every
 flip: AUC over all cases, and apart for each kind of flip. The sentences are written here; nothing was trained on them.
 Baselines: cosine of mean hidden states, and greedy token matching on hidden states as in BERTScore (Zhang et al. 2019,
-arXiv:1904.09675, F1 without idf), both on the run's own teacher; ROUGE-L.
+arXiv:1904.09675, F1 without idf), both on the run's own teacher; ROUGE-L. docs/faithfulness.md shows the table of
+benchmarks/alignment_score.json.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -148,34 +152,67 @@ def embedding_scores(teacher: LanguageModel) -> dict[str, Score]:
         precision, recall = similar.max(0).mean(), similar.max(1).mean()
         return float(2 * precision * recall / (precision + recall))
 
-    return {"cosine of mean states": cosine, "greedy token matching (BERTScore)": greedy}
+    return {"cosine of mean states": cosine, "greedy token matching (as BERTScore)": greedy}
+
+
+def measured(run: Path) -> dict[str, Any]:
+    """Every score's AUC by kind of flip, how many cases each kind has, and whose embeddings the baselines read."""
+    from kdistill.teacher.language_model import load
+
+    items = cases()
+    scores: dict[str, Score] = {
+        "fact agreement": fact_agreement(),
+        **embedding_scores(load(str(run / "teacher" / "model"))),
+        "ROUGE-L": lambda one, other: float(rouge_l([one], [other])[0]),
+    }
+    auc = {name: auc_by_kind(score, items) for name, score in scores.items()}
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "cases": len(items),
+        "paraphrases": sum(case.kind == "same" for case in items),
+        "flips": {kind: sum(case.kind == kind for case in items) for kind in auc["fact agreement"] if kind != "all"},
+        "teacher": teacher_of(run),
+        "auc": auc,
+    }
+
+
+def commit() -> str:
+    """The commit that this script is run at."""
+    asked = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def teacher_of(run: Path) -> dict[str, str]:
+    """What made the teacher: the run's sweep and name, and the commit and identity in its manifest."""
+    manifest = json.loads((run / "teacher" / "manifest.json").read_text(encoding="utf-8"))
+    where = run.resolve()
+    return {
+        "run": f"{where.parent.name}/{where.name}",
+        "commit": manifest["git_commit"],
+        "identity": manifest["identity"],
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The table of docs/faithfulness.md."""
+    kinds = list(found["flips"])
+    head = ["score", "all", *(f"{kind} (n = {found['flips'][kind]})" for kind in kinds)]
+    lines = [head, *([name, *(f"{row[kind]:.3f}" for kind in ("all", *kinds))] for name, row in found["auc"].items())]
+    rows = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(head) + "|", *rows[1:]])
 
 
 def main() -> None:
-    """Print the table."""
-    from kdistill.teacher.language_model import load
-
+    """Print the table, and keep its figures where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run with a trained teacher")
-    items = cases()
-    teacher = load(str(parser.parse_args().run / "teacher" / "model"))
-    scores: dict[str, Score] = {
-        "fact agreement": fact_agreement(),
-        **embedding_scores(teacher),
-        "ROUGE-L": lambda one, other: float(rouge_l([one], [other])[0]),
-    }
-    found = {name: auc_by_kind(score, items) for name, score in scores.items()}
-    kinds = list(next(iter(found.values())))
-    counts = {kind: sum(case.kind == kind for case in items) for kind in kinds}
-    print(f"{len(items)} cases, {sum(case.kind == 'same' for case in items)} of them paraphrases\n")
-    print(
-        "| score | "
-        + " | ".join(f"{kind}" + (f" (n = {counts[kind]})" if counts[kind] else "") for kind in kinds)
-        + " |"
-    )
-    print("|---" * (len(kinds) + 1) + "|")
-    for name, row in found.items():
-        print(f"| {name} | " + " | ".join(f"{row[kind]:.3f}" for kind in kinds) + " |")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    options = parser.parse_args()
+    found = measured(options.run)
+    print(f"{found['cases']} cases, {found['paraphrases']} of them paraphrases\n\n{table(found)}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

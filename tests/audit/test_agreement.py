@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -15,11 +16,12 @@ from kdistill.observations import NO_FINDING
 from kdistill.teacher.statements import Fact, all_facts, flips, of_fact
 
 LABELER = RuleLabeler()
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "alignment_score.py"
+    path = ROOT / "benchmarks" / "alignment_score.py"
     spec = importlib.util.spec_from_file_location("alignment_score", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,9 +30,15 @@ def benchmark() -> ModuleType:
 
 
 def test_paraphrases_score_above_flips_of_every_kind(benchmark: ModuleType) -> None:
-    """The benchmark's line of the project's own score (docs/faithfulness.md has the baselines')."""
+    """The benchmark's line of the project's own score, and the document's table of all of them."""
     items = benchmark.cases()
     found = benchmark.auc_by_kind(benchmark.fact_agreement(), items)
+    kept = json.loads((ROOT / "benchmarks" / "alignment_score.json").read_text(encoding="utf-8"))
+    assert kept["auc"]["fact agreement"] == pytest.approx(found) and kept["cases"] == len(items)
+    document = (ROOT / "docs" / "faithfulness.md").read_text(encoding="utf-8")
+    assert benchmark.table(kept) in document
+    for figure in (kept["date"], kept["commit"][:7], kept["teacher"]["run"], kept["teacher"]["commit"][:7]):
+        assert figure in document
     assert len(items) >= 300 and sum(case.kind == "same" for case in items) >= 60
     assert set(found) == {"all", "polarity", "certainty", "side", "zone", "severity", "observation"}
     assert min(found.values()) >= 0.95
@@ -42,7 +50,9 @@ def test_words_alone_do_not_see_a_flip(benchmark: ModuleType) -> None:
     def rouge(one: str, other: str) -> float:
         return float(benchmark.rouge_l([one], [other])[0])
 
-    assert benchmark.auc_by_kind(rouge, benchmark.cases())["polarity"] < 0.8
+    found = benchmark.auc_by_kind(rouge, benchmark.cases())
+    kept = json.loads((ROOT / "benchmarks" / "alignment_score.json").read_text(encoding="utf-8"))
+    assert found["polarity"] < 0.8 and kept["auc"]["ROUGE-L"] == pytest.approx(found)
 
 
 @pytest.mark.parametrize("fact", [fact for fact in all_facts()[::7] if fact.observation != NO_FINDING])

@@ -6,9 +6,10 @@ effusion"), so here both texts are read into facts by the rule labeler and compa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from kdistill.audit.resampling import Fraction, fraction
 from kdistill.labelers.rules import RuleLabeler
 from kdistill.observations import NO_FINDING
 from kdistill.records import State
@@ -64,3 +65,15 @@ def shared_facts(one: Facts, other: Facts) -> float | None:
 def agreement(one: str, other: str, labeler: RuleLabeler) -> float | None:
     """Soft F1 of the facts of two texts: 1 where both state the same in any words, None where neither states any."""
     return shared_facts(facts_in(one, labeler), facts_in(other, labeler))
+
+
+def agreement_parts(patients: Sequence[str], ones: Sequence[Facts], others: Sequence[Facts]) -> Fraction:
+    """Soft F1 of each study's two sets of facts, to be averaged over studies; one without any fact does not count.
+
+    Args:
+        patients: Whose each study is.
+        ones: What one text of each study states.
+        others: What the other states.
+    """
+    scores = [shared_facts(one, other) for one, other in zip(ones, others, strict=True)]
+    return fraction(patients, [score or 0.0 for score in scores], [score is not None for score in scores])

@@ -9,9 +9,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from kdistill.audit.agreement import Facts, facts_in, shared_facts
+from kdistill.audit.agreement import agreement_parts, facts_in
 from kdistill.audit.material import FINDING_COLUMNS, SLOTS, Cases, Said
-from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction, value_of
+from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction, num_cases, value_of
 from kdistill.audit.rows import AuditRow, Rule, measured, not_run
 from kdistill.explain.contradictions import (
     Assertion,
@@ -52,14 +52,14 @@ def _between_texts(arm: str, seeds: Sequence[Said], patients: Sequence[str], boo
     found, shifted = [], []
     for said in seeds:
         report, rationale = ([facts_in(text, labeler) for text in said.texts[slot]] for slot in SLOTS)
-        found.append(_agreement(patients, report, rationale))
+        found.append(agreement_parts(patients, report, rationale))
         shift = max(1, len(rationale) // 2)
-        shifted.append(_agreement(patients, report, rationale[-shift:] + rationale[:-shift]))
+        shifted.append(agreement_parts(patients, report, rationale[-shift:] + rationale[:-shift]))
     return measured(
         BETWEEN_TEXTS,
         arm,
         boot.ratio(found),
-        n=_count(found),
+        n=num_cases(found),
         baseline=value_of(shifted),
         reason="mean agreement of the facts of report and rationale (soft F1); baseline: another study's rationale",
     )
@@ -113,11 +113,6 @@ def _torn_pairs(
     return own, shifted
 
 
-def _agreement(patients: Sequence[str], reports: Sequence[Facts], rationales: Sequence[Facts]) -> Fraction:
-    scores = [shared_facts(a, b) for a, b in zip(reports, rationales, strict=True)]
-    return fraction(patients, [score or 0.0 for score in scores], [score is not None for score in scores])
-
-
 def _against_head(
     arm: str, slot: str, seeds: Sequence[Said], patients: Sequence[str], boot: PatientBootstrap
 ) -> Iterator[AuditRow]:
@@ -139,7 +134,7 @@ def _against_head(
         tests[0],
         arm,
         boot.ratio(agree),
-        n=_count(agree),
+        n=num_cases(agree),
         rule=("at_least", AGREEMENT) if rule else None,
         baseline=value_of(shuffled),
         reason="share of findings for which stated and probability >= threshold agree; baseline: another study's text",
@@ -148,7 +143,7 @@ def _against_head(
         tests[1],
         arm,
         boot.ratio(denied),
-        n=_count(denied),
+        n=num_cases(denied),
         rule=("at_least", NEGATION) if rule else None,
         baseline=value_of(base),
         reason="share of denied findings with a probability below its threshold; baseline: share of all findings",
@@ -175,7 +170,7 @@ def _fault(
     test: str, arm: str, boot: PatientBootstrap, parts: Sequence[Fraction], rule: Rule, baseline: float | None
 ) -> AuditRow:
     reason = "share of texts; baseline: the same check on the test studies' own reports"
-    return measured(test, arm, boot.ratio(parts), n=_count(parts), rule=rule, baseline=baseline, reason=reason)
+    return measured(test, arm, boot.ratio(parts), n=num_cases(parts), rule=rule, baseline=baseline, reason=reason)
 
 
 def _findings(matrix: NDArray | None) -> NDArray:
@@ -185,7 +180,3 @@ def _findings(matrix: NDArray | None) -> NDArray:
 
 def _mean(patients: Sequence[str], matrix: NDArray[np.bool_]) -> Fraction:
     return fraction(patients, matrix.sum(axis=1), np.full(len(matrix), matrix.shape[1]))
-
-
-def _count(parts: Sequence[Fraction]) -> int:
-    return round(float(np.mean([part.denominator.sum() for part in parts]))) if parts else 0

@@ -74,6 +74,11 @@ def value_of(parts: Sequence[Fraction]) -> float | None:
     return float(np.mean([top / bottom for top, bottom in sums]))
 
 
+def num_cases(parts: Sequence[Fraction]) -> int:
+    """Cases of one seed (the mean over seeds): the sum of the denominators, where each case counts once."""
+    return round(float(np.mean([part.denominator.sum() for part in parts]))) if parts else 0
+
+
 def difference(first: Estimate, second: Estimate) -> Estimate:
     """First minus second under the same resamples."""
     if first.value is None or second.value is None or first.samples is None or second.samples is None:

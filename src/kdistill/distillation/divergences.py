@@ -77,7 +77,7 @@ def divergence(
 
         tau^2 D(temper(teacher, tau), temper(student, tau))
 
-    The square of the temperature keeps the size of the gradient (Hinton et al. 2015, arXiv:1503.02531, section 2.1).
+    The square of the temperature keeps the size of the gradient (Hinton et al. 2015, arXiv:1503.02531, section 2).
 
     Args:
         teacher: Log-probabilities of K+1 events [n, K+1]; no gradient goes there.
