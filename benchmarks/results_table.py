@@ -3,11 +3,12 @@
     python benchmarks/results_table.py extract runs/ablation/main > benchmarks/main.json
     python benchmarks/results_table.py headline benchmarks/main.json
     python benchmarks/results_table.py table benchmarks/main.json
+    python benchmarks/results_table.py said benchmarks/main_cpu.json
     python benchmarks/results_table.py short benchmarks/gpu.json
 
 `extract` keeps the figures that the protocol names (docs/protocol.md, eighth protocol) out of scores.json,
 comparisons.json, audit.json and the teacher's probe; `headline` prints the arms that README shows, `table` all of them
-and the protocol's lines for docs/results.md. Whether a line of the protocol holds is computed here from the figures, by
+and the protocol's lines for docs/results.md (`said`: those that a run of some arms can say something about). Whether a line of the protocol holds is computed here from the figures, by
 the thresholds that the protocol set before the run; nobody writes "holds" by hand. A test compares both documents with
 the output.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -346,10 +347,21 @@ def _audit_line(row: Row | None, asked: str) -> Line:
 def table(extracted: Mapping[str, Any]) -> str:
     """Both tables as Markdown."""
     figures = Figures(extracted)
-    lines = [*arms_table(figures), "", "| line of the protocol | measured | holds |", "|---|---|---|"]
+    return "\n".join([*arms_table(figures), "", *_lines_table(protocol_lines(figures))])
+
+
+def _lines_table(lines: Iterable[Line]) -> Iterator[str]:
+    yield "| line of the protocol | measured | holds |"
+    yield "|---|---|---|"
     words = {True: "yes", False: "**no**", None: "cannot be said"}
-    lines += [f"| {line.asked} | {line.found} | {words[line.holds]} |" for line in protocol_lines(figures)]
-    return "\n".join(lines)
+    yield from (f"| {line.asked} | {line.found} | {words[line.holds]} |" for line in lines)
+
+
+def said(extracted: Mapping[str, Any]) -> str:
+    """Of a run of some arms: their table, and those lines of the protocol that they can say something about."""
+    figures = Figures(extracted)
+    lines = (line for line in protocol_lines(figures) if line.holds is not None)
+    return "\n".join([*arms_table(figures), "", *_lines_table(lines)])
 
 
 def headline(extracted: Mapping[str, Any]) -> str:
@@ -401,14 +413,14 @@ def short(extracted: Mapping[str, Any]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["extract", "headline", "table", "short"])
+    parser.add_argument("what", choices=["extract", "headline", "table", "said", "short"])
     parser.add_argument("path", type=Path, help="run folder, or the extract")
     arguments = parser.parse_args()
     if arguments.what == "extract":
         json.dump(extract(arguments.path), sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
-        show = {"headline": headline, "table": table, "short": short}[arguments.what]
+        show = {"headline": headline, "table": table, "said": said, "short": short}[arguments.what]
         print(show(json.loads(arguments.path.read_text(encoding="utf-8"))))
 
 

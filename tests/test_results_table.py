@@ -50,6 +50,12 @@ def test_results_show_the_tables_as_they_are(results_table: ModuleType, extracte
     assert shows("docs/results.md", extracted["commit"][:7])
 
 
+def test_results_show_the_run_on_cpu_as_it_is(results_table: ModuleType) -> None:
+    extracted = json.loads((ROOT / "benchmarks" / "main_cpu.json").read_text(encoding="utf-8"))
+    assert shows("docs/results.md", results_table.said(extracted))
+    assert "cannot be said" not in results_table.said(extracted)
+
+
 def test_results_show_the_large_run_as_it_is(results_table: ModuleType) -> None:
     extracted = json.loads((ROOT / "benchmarks" / "gpu.json").read_text(encoding="utf-8"))
     assert shows("docs/results.md", results_table.short(extracted))
