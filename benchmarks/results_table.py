@@ -8,9 +8,9 @@
 
 `extract` keeps the figures that the protocol names (docs/protocol.md, eighth protocol) out of scores.json,
 comparisons.json, audit.json and the teacher's probe; `headline` prints the arms that README shows, `table` all of them
-and the protocol's lines for docs/results.md (`said`: those that a run of some arms can say something about). Whether a line of the protocol holds is computed here from the figures, by
-the thresholds that the protocol set before the run; nobody writes "holds" by hand. A test compares both documents with
-the output.
+and the protocol's lines for docs/results.md, `said` only those lines that a run of some arms can say something about.
+Whether a line of the protocol holds is computed here from the figures, by the thresholds that the protocol set before
+the run; nobody writes "holds" by hand. A test compares both documents with the output.
 """
 
 from __future__ import annotations
