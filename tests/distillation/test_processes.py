@@ -77,7 +77,10 @@ def weights(parts: Parts) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in parts.model.state_dict().items()}
 
 
-@pytest.mark.parametrize(("batch_size", "tolerance"), [(2, 1e-6), (4, 2e-3)])
+@pytest.mark.parametrize(
+    ("batch_size", "tolerance"),
+    [(4, 1e-4), pytest.param(2, 1e-6, marks=pytest.mark.slow)],  # 1.3e-7 and 0 seen
+)
 def test_two_processes_train_the_student_of_one(
     world: ToyDirs, tiny: StudentConfig, dense: DistillationConfig, tmp_path: Path, batch_size: int, tolerance: float
 ) -> None:
@@ -116,7 +119,7 @@ def test_two_processes_train_the_student_of_one(
     for found in (main, other):
         assert [line.keys() for line in found["history"]] == [line.keys() for line in expected]
         for one, two in zip(found["history"], expected, strict=True):
-            assert one == pytest.approx(two, rel=1e-4)
+            assert one == pytest.approx(two, rel=1e-4)  # 1.5e-7 seen
         for name, value in weights(alone).items():
             torch.testing.assert_close(found["weights"][name], value, rtol=0, atol=tolerance)
     assert all(is_sealed(tmp_path / "two" / f"checkpoint-{step}") for step in (1, 2))
