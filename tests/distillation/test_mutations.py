@@ -151,12 +151,7 @@ MUTATIONS = [
             _bank_without(attribute, value),
             checks.check_bank_holds_the_opposite,
         )
-        for attribute, value in (
-            ("side", "bilateral"),
-            ("zone", "upper"),
-            ("severity", "moderate"),
-            ("observation", "Edema"),
-        )
+        for attribute, value in (("side", "bilateral"), ("observation", "Edema"))
     ),
     Mutation(
         "positive statement off by one",
