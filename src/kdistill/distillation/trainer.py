@@ -130,7 +130,7 @@ class DistillationTrainer(Trainer):
         for term, value in losses.items():
             self._sums[term] += float(value.detach())
         if not math.isfinite(float(total.detach())):
-            self._broken.update(term for term, value in losses.items() if not bool(value.isfinite()))
+            self._broken |= {term for term, value in losses.items() if not bool(value.isfinite())} or losses.keys()
         return total * self.args.world_size  # gradients are averaged over processes, the counts were summed
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
@@ -279,7 +279,7 @@ def train(
     starts again from the newest checkpoint, or from the first weights.
 
     Where torchrun started several processes they share each step's batch, and the student is that of one process up to
-    rounding (and dropout, of which each has its own). Every process builds the same arguments and calls this; weights
+    rounding (dropout alone falls otherwise). Every process builds the same arguments and calls this; weights
     and history are equal in all of them afterwards.
 
     Args:
