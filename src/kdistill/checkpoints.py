@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from kdistill import processes
 from kdistill.artifact import sha256_file
 from kdistill.interrupt import Interrupted, OnProgress
 
@@ -65,15 +66,18 @@ class SealCheckpoints(TrainerCallback):
     """Seals each checkpoint as soon as Trainer has written it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Seal `checkpoint-<global step>` below the output folder."""
-        seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        """Seal `checkpoint-<global step>` below the output folder, once every process has added its random state."""
+        processes.wait()
+        if processes.is_main():
+            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 class ReportProgress(TrainerCallback):
     """Reports each step; when the report raises `Interrupted`, Trainer saves and stops, and `reraise` lets it through.
 
     It stops at the next multiple of `stop_every` steps: a checkpoint between two lines of the training history would
-    lose the sums of the line that it cuts, and a resumed run would not end in the same bytes.
+    lose the sums of the line that it cuts, and a resumed run would not end in the same bytes. Of several processes the
+    main one alone reports, and all stop at the same step.
     """
 
     def __init__(self, on_progress: OnProgress, *, stop_every: int) -> None:
@@ -83,12 +87,15 @@ class ReportProgress(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report (global step, steps in all)."""
-        if self._on_progress is not None and self._interrupted is None:
+        if self._on_progress is not None and self._interrupted is None and processes.is_main():
             try:
                 self._on_progress(state.global_step, state.max_steps)
             except Interrupted as error:
                 self._interrupted = error
-        if self._interrupted is not None and state.global_step % self._stop_every == 0:
+        if state.global_step % self._stop_every:
+            return
+        self._interrupted = processes.said_by_main(lambda: self._interrupted)
+        if self._interrupted is not None:
             control.should_save = control.should_training_stop = True
 
     def reraise(self) -> None:

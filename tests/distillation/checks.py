@@ -37,7 +37,7 @@ from kdistill.observations import FINDINGS, INDEX, OBSERVATIONS
 from kdistill.records import Study, StudyImage
 from kdistill.student.queries import ObservationOutput
 from kdistill.teacher import targets as teacher_targets
-from kdistill.teacher.statements import Fact
+from kdistill.teacher.statements import Fact, canonical
 
 from .parts import Parts
 
@@ -131,14 +131,44 @@ def check_uncertain_policy() -> None:
         np.testing.assert_array_equal(row[[INDEX["Edema"], INDEX["Fracture"], INDEX["Pneumonia"]]], [expected, 1, 0])
 
 
+#: What a flip of each attribute may turn a fact's own value into, where the fact states one.
+FLIPPED_TO: dict[str, tuple[str, ...]] = {
+    "side": ("left", "right", "bilateral"),
+    "zone": ("upper", "middle", "lower"),
+    "severity": ("mild", "moderate", "severe"),
+}
+
+
+def opposites(fact: Fact) -> dict[str, list[Fact]]:
+    """What has to stand against a fact, by what was changed in it; written out here, not asked of the code."""
+    if fact.observation not in FINDINGS:
+        return {"observation": [Fact(name, "present") for name in FINDINGS]}
+    denial, affirmation = Fact(fact.observation, "absent"), Fact(fact.observation, "present")
+    found = {"polarity": [affirmation if fact.state == "absent" else denial]}
+    for attribute, values in FLIPPED_TO.items():
+        own = getattr(fact, attribute)
+        if own is not None:
+            found[attribute] = [fact._replace(**{attribute: value}) for value in values if value != own]
+    others = [name for name in FINDINGS if name != fact.observation]
+    found["observation"] = [canonical(fact._replace(observation=name)) for name in others]
+    return found
+
+
 def check_bank_holds_the_opposite() -> None:
-    """Every statement competes with the one of other polarity, as a row of the bank and as a named negative."""
+    """Every statement competes with those that differ in polarity, side, zone, severity or observation alone.
+
+    Each is a row of the bank and a named negative; side, zone and severity where the fact states them.
+    """
     bank = teacher_targets.StatementBank()
+    changed: set[str] = set()
     for fact in bank.facts:
-        if fact.state == "present" and fact.observation in FINDINGS:
-            denial = Fact(fact.observation, "absent")
-            assert denial in bank.row, f"no denial of {fact.observation}"
-            assert denial in teacher_targets.flips(fact), f"the denial of {fact.observation} is no hard negative"
+        named = set(teacher_targets.flips(fact))
+        assert fact not in named and named <= bank.row.keys(), f"a hard negative of {fact} is no other row"
+        for attribute, expected in opposites(fact).items():
+            changed.add(attribute)
+            assert set(expected) <= bank.row.keys(), f"the bank lacks {fact} with another {attribute}"
+            assert set(expected) <= named, f"{fact} with another {attribute} is no hard negative"
+    assert changed == {"polarity", "observation", *FLIPPED_TO}
 
 
 def check_semantic_pulls_to_its_own_statement() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from kdistill.distillation.assembly import (
     build_collator,
     build_objective,
@@ -48,11 +50,16 @@ class Parts:
 
 
 def make_parts(
-    world: ToyDirs, student: StudentConfig, config: DistillationConfig, arm: str | ArmConfig, seed: int = 0
+    world: ToyDirs,
+    student: StudentConfig,
+    config: DistillationConfig,
+    arm: str | ArmConfig,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Parts:
-    """Build the parts of an arm (by name or settings)."""
+    """Build the parts of an arm (by name or settings), over the teacher's vocabulary if no other is given."""
     settings = ARMS[arm] if isinstance(arm, str) else arm
-    tokenizer = load_tokenizer(str(world.teacher / "model"))
+    tokenizer = tokenizer or load_tokenizer(str(world.teacher / "model"))
     targets = build_targets(
         load_studies(world.studies, "train"),
         settings,

@@ -150,6 +150,48 @@ def test_forgetting_activations_changes_no_bit(make: Callable, stepwise: Distill
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.parametrize(
+    ("decoder", "changes", "width"), [("qwen3", {"hidden_size": 40}, 40), ("gpt2", {"n_embd": 12}, 12)]
+)
+def test_encoder_student_and_decoder_differ_in_width_and_vocabulary(
+    world: ToyDirs,
+    tiny: StudentConfig,
+    stepwise: DistillationConfig,
+    tmp_path: Path,
+    decoder: str,
+    changes: dict[str, int],
+    width: int,
+) -> None:
+    """Encoder 16, student 24, decoder 40 or 12, bank 12: trained, decoded from a cache, saved and loaded."""
+    save_tongue(decoder, tmp_path / "decoder", **changes)
+    language = {"kind": "transformers", "path": str(tmp_path / "decoder")}
+    student = StudentConfig.model_validate({**tiny.model_dump(), "hidden_size": 24, "language": language})
+    arm = ARMS["full_no_token"].model_copy(update={"reasoning_input": "both"})
+    tokenizer = student_tokenizer(student, arm, world.teacher)
+    config = stepwise.model_copy(update={"batch_size": 4, "micro_batch": 4, "checkpoint_steps": 100})
+    parts = make_parts(world, student, config, arm, tokenizer=tokenizer)
+    model = parts.model
+    assert model.language.get_input_embeddings().weight.shape == (len(tokenizer), width)
+    assert (model.config.hidden_size, model.vision.out_channels, parts.objective.bank.shape[1]) == (24, 16, 12)
+    before = weights(parts)
+    plan = Plan(num_steps=1, seed=0, checkpoints_dir=tmp_path / "checkpoints")
+    history = train(model, parts.objective, parts.collator, config, plan)
+    assert all(history[-1][f"{term}_loss"] > 0 for term in parts.objective.weights)
+    moved = {name.partition(".")[0] for name, value in weights(parts).items() if not torch.equal(value, before[name])}
+    assert moved == {name for name, _ in model.named_children()}
+    images = parts.batch(range(4))["pixel_values"]
+    texts = model.generate_text(images, slot="report", max_new_tokens=6)
+    alone = [model.generate_text(image[None], slot="report", max_new_tokens=6)[0] for image in images]
+    eos = model.config.token_ids["eos"]
+    theirs = model.generate(images, slot="report", max_new_tokens=6, do_sample=False).tolist()
+    assert texts == alone == [row[: row.index(eos)] if eos in row else row for row in theirs]
+    assert len({tuple(text) for text in texts}) > 1, "a decoder that does not look would pass as well"
+    model.save_pretrained(tmp_path / "student")
+    loaded = load_student(tmp_path / "student")
+    assert loaded.generate_text(images, slot="report", max_new_tokens=6) == texts
+    assert torch.equal(loaded(images).logits, model(images).logits)
+
+
 def test_two_vocabularies_are_refused_before_anything_is_built(
     world: ToyDirs, tiny: StudentConfig, folders: dict[str, Path]
 ) -> None:

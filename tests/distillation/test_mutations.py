@@ -66,6 +66,21 @@ def _trained_head(head: Tensor, text: Tensor) -> Tensor:
     return first + (1 - p) * (functional.logsigmoid(-head) - functional.logsigmoid(-text))
 
 
+def _without_flips_of(attribute: str) -> Callable[[Any], Any]:
+    """Leaves out the hard negatives in which this attribute is changed; those of another observation stay otherwise."""
+
+    def kept(fact: Any, other: Any) -> bool:
+        if attribute == "observation" or other.observation == fact.observation:
+            return bool(getattr(other, attribute) == getattr(fact, attribute) or other.state != fact.state)
+        return True
+
+    return lambda flips: lambda fact: [other for other in flips(fact) if kept(fact, other)]
+
+
+def _bank_without(attribute: str, value: str) -> Callable[[Any], Any]:
+    return lambda facts: lambda: [fact for fact in facts() if getattr(fact, attribute) != value]
+
+
 def _one_stream(_: Any) -> Any:
     shared = np.random.default_rng(0)
     return lambda what, seed, step, study=0: shared
@@ -117,6 +132,26 @@ MUTATIONS = [
         "flips",
         lambda f: lambda fact: [other for other in f(fact) if other.state == fact.state],
         checks.check_bank_holds_the_opposite,
+    ),
+    *(
+        Mutation(
+            f"{attribute} flips left out of the hard negatives",
+            teacher_targets,
+            "flips",
+            _without_flips_of(attribute),
+            checks.check_bank_holds_the_opposite,
+        )
+        for attribute in ("side", "zone", "severity", "observation")
+    ),
+    *(
+        Mutation(
+            f"{value} left out of the bank",
+            teacher_targets,
+            "all_facts",
+            _bank_without(attribute, value),
+            checks.check_bank_holds_the_opposite,
+        )
+        for attribute, value in (("side", "bilateral"), ("observation", "Edema"))
     ),
     Mutation(
         "positive statement off by one",

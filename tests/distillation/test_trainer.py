@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from kdistill.checkpoints import newest_verified
+from kdistill.distillation.arithmetic import settle_arithmetic, trains_in_bf16
 from kdistill.distillation.config import ARMS, DistillationConfig
-from kdistill.distillation.trainer import DivergedError, Plan, settle_arithmetic, train, trains_in_bf16
+from kdistill.distillation.trainer import DivergedError, Plan, train
 from kdistill.student.config import StudentConfig
 from kdistill.student.modeling import load_student
 

@@ -17,9 +17,12 @@ import pytest
 import yaml
 
 from kdistill.artifact import find_stages, lock_run, read_manifest, verify_stage
+from kdistill.cli.terminal import TerminalWatcher
+from kdistill.errors import PolicyError
 from kdistill.interrupt import Interrupted
 from kdistill.pipeline.recipe import load_recipe
-from kdistill.pipeline.run import _student_in_worker
+from kdistill.pipeline.run import _student_in_worker, make_selected, run_recipe
+from kdistill.pipeline.stages import RunFolder
 from kdistill.records import write_jsonl
 from kdistill.studies.phantom.knowledge import probe_items
 
@@ -141,6 +144,17 @@ def test_a_run_in_use_is_refused_with_the_pid(tiny_run):
     with lock_run(run):
         done = kdistill("run", str(recipe), "--out", str(run), "--resume", check=3)
     assert str(os.getpid()) in done.stderr
+
+
+def test_a_launcher_of_several_processes_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    """Under torchrun one process would hold the run and the others would only find it in use."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe, watcher = load_recipe(str(write_recipe(tmp_path / "r.yaml"))), TerminalWatcher(quiet=True)
+    with pytest.raises(PolicyError, match="processes: 2"):
+        run_recipe(recipe, tmp_path / "run", watcher)
+    with pytest.raises(PolicyError, match="Start it once, without the launcher"):
+        make_selected(recipe, RunFolder(tmp_path / "run"), [], watcher)
+    assert not (tmp_path / "run").exists()
 
 
 def test_dry_run_writes_nothing(tiny_run, tmp_path):

@@ -125,9 +125,10 @@ def save_eye(config: PretrainedConfig, folder: Path) -> PreTrainedModel:
     return model
 
 
-def save_tongue(name: str, folder: Path) -> PreTrainedModel:
-    """Write a causal LM with its own tokenizer."""
+def save_tongue(name: str, folder: Path, **changes: int) -> PreTrainedModel:
+    """Write a causal LM with its own tokenizer, some of its settings changed."""
     kind, settings, size = TONGUES[name]
+    settings = {**settings, **changes}
     tokenizer = bpe(size)
     torch.manual_seed(2)
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": None}

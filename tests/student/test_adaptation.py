@@ -124,7 +124,7 @@ def test_a_convolutional_encoder_needs_its_layers_named(make: Callable) -> None:
 
 @pytest.mark.parametrize("options", [{"trainable": False}, {"lora": {**LORA, "target_modules": ["convolution"]}}])
 def test_frozen_batch_statistics_keep_still_in_training(make: Callable, options: dict[str, Any]) -> None:
-    from kdistill.distillation.trainer import has_batch_statistics
+    from kdistill.distillation.cuts import has_batch_statistics
 
     model = make("resnet", "qwen3", options, {})
     before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}

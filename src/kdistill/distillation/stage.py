@@ -12,6 +12,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from kdistill.artifact import CHECKPOINTS, StageWriter
+from kdistill.distillation.arithmetic import settle_arithmetic
 from kdistill.distillation.assembly import (
     MODEL,
     build_collator,
@@ -30,7 +31,7 @@ from kdistill.distillation.predict import Predictor, write_table
 from kdistill.distillation.references import nearest_reports, template_reports
 from kdistill.distillation.targets import build_targets
 from kdistill.distillation.thresholds import choose_thresholds
-from kdistill.distillation.trainer import Plan, settle_arithmetic, train
+from kdistill.distillation.trainer import Plan, train
 from kdistill.distillation.two_stages import save_vision_side, switch_step
 from kdistill.distillation.validation import Validation
 from kdistill.errors import InputError

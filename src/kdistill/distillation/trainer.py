@@ -17,12 +17,20 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from kdistill import processes
 from kdistill.checkpoints import ReportProgress, SealCheckpoints, newest_verified
+from kdistill.distillation.arithmetic import trains_in_bf16
 from kdistill.distillation.collate import Collator, VisitOrder, Visits
 from kdistill.distillation.config import DistillationConfig, Term
+from kdistill.distillation.cuts import (
+    has_batch_statistics,
+    micro_batches_each,
+    refuse_cut_statistics,
+    refuse_to_go_on_alone,
+)
 from kdistill.distillation.objective import Objective
 from kdistill.distillation.two_stages import HoldSides, Stages, two_stage_schedule
-from kdistill.errors import ConfigError, KDistillError
+from kdistill.errors import KDistillError
 from kdistill.student.modeling import KDistillStudent
 
 logger = logging.getLogger(__name__)
@@ -61,6 +69,7 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # our losses are already divided by the whole batch's counts
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._num_summed_steps = 0
+        self._broken: set[Term] = set()
 
     def _running(self) -> Objective:
         """The terms of the running step."""
@@ -107,35 +116,45 @@ class DistillationTrainer(Trainer):
         return batches, self._over_processes(counts)
 
     def _over_processes(self, counts: dict[Term, int]) -> dict[Term, int]:
-        if self.args.world_size == 1:
-            return counts
-        local = torch.tensor(list(counts.values()), device=self.args.device)
-        gathered = self.accelerator.gather(local).view(self.args.world_size, -1).sum(0)
-        return dict(zip(counts, gathered.tolist(), strict=True))
+        return dict(zip(counts, map(int, processes.summed([*counts.values()])), strict=True))
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Weighted sum of the terms of one micro-batch.
-
-        Raises:
-            DivergedError: It is not finite; the weights of the last good step are saved first.
-        """
+        """Weighted sum of the terms of one micro-batch."""
         objective = self._running()
         losses = objective.losses(model, inputs, num_items_in_batch)
         if not losses:  # a micro-batch of studies that this arm learns nothing from
-            return sum((p.sum() for p in model.parameters() if p.requires_grad), torch.zeros(())) * 0.0
+            return torch.zeros((), device=self.args.device, requires_grad=True)
         total = objective.total(losses)
         for term, value in losses.items():
             self._sums[term] += float(value.detach())
         if not math.isfinite(float(total.detach())):
-            self._stop(losses)
+            self._broken |= {term for term, value in losses.items() if not bool(value.isfinite())} or losses.keys()
         return total * self.args.world_size  # gradients are averaged over processes, the counts were summed
 
-    def _stop(self, losses: dict[Term, Tensor]) -> None:
-        broken = [term for term, value in losses.items() if not bool(value.isfinite())]
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch; after the last one of a step the gradients are those of all processes.
+
+        Raises:
+            DivergedError: The loss of the step is not finite; the weights of the last good step are saved first.
+        """
+        with self.accelerator.no_sync(model):  # see `average_gradients` for why not as the library does it
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._refuse_broken()
+            processes.average_gradients(self.student.parameters())
+        return loss
+
+    def _refuse_broken(self) -> None:
+        """All processes stop where one has met what is not a number."""
+        terms = sorted(self.stages.objective.weights)
+        times = processes.summed([float(term in self._broken) for term in terms])
+        broken = [term for term, number in zip(terms, times, strict=True) if number]
+        if not broken:
+            return
         intact = all(bool(p.isfinite().all()) for p in self.student.parameters())
-        if intact:
+        if intact and processes.is_main():
             self.student.save_pretrained(self.last_good_dir)
         raise DivergedError(
             f"the loss is not finite at step {self.state.global_step + 1} (terms: {', '.join(broken)})",
@@ -145,9 +164,15 @@ class DistillationTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each term's mean over the steps since the last line (a term's micro-batches add up to its value)."""
+        """Add each term's mean over the steps since the last line.
+
+        The micro-batches of a term, in all processes, add up to its value; one that fed none of them is left out.
+        """
         if "loss" in logs and self._num_summed_steps:
-            logs.update({f"{term}_loss": value / self._num_summed_steps for term, value in sorted(self._sums.items())})
+            terms = sorted(self.stages.objective.weights)
+            sums = processes.summed([self._sums.get(term, 0.0) for term in terms])
+            fed = processes.summed([float(term in self._sums) for term in terms])
+            logs |= {f"{t}_loss": s / self._num_summed_steps for t, s, f in zip(terms, sums, fed, strict=True) if f}
             self._sums.clear()
             self._num_summed_steps = 0
         super().log(logs, start_time)
@@ -162,57 +187,23 @@ class _Watch(TrainerCallback):
         self.validation_steps = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log validation figures where they are due, leaving the training figures of the same step their line."""
+        """Log validation figures where they are due, leaving the training figures of the same step their line.
+
+        The main process works them out and all log them, so that their histories are equal.
+        """
         step, last = state.global_step, state.max_steps
-        if (
-            self.validate is not None
-            and self.trainer is not None
-            and (not step % self.validation_steps or step == last)
-        ):
+        trainer, validate = self.trainer, self.validate
+        if validate is not None and trainer is not None and (not step % self.validation_steps or step == last):
             due = control.should_log
-            self.trainer.log(self.validate(self.trainer.student))
+            trainer.log(processes.said_by_main(lambda: validate(trainer.student)))
             control.should_log = due  # any log clears it, and the training figures of this step would be lost
-
-
-def trains_in_bf16(wanted: bool | None) -> bool:
-    """Whether to train under bfloat16 autocast.
-
-    Undecided, where the hardware multiplies in it. A CPU without such instructions emulates them: a step of `full` took
-    1,093 ms in place of 325 ms there (batch of 16 at 128 px, one core).
-    """
-    if wanted is not None:
-        return wanted
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-
-
-def settle_arithmetic(config: DistillationConfig, checkpoints_dir: Path) -> DistillationConfig:
-    """Decide `bf16`: as the recipe says, else as the checkpoints were begun, else as the hardware has it.
-
-    Else a training that was interrupted on one machine and goes on on another would change its arithmetic half-way.
-
-    Args:
-        config: Training settings.
-        checkpoints_dir: Where the decision is kept beside the checkpoints.
-
-    Returns:
-        The settings with `bf16` decided.
-    """
-    marks = {True: checkpoints_dir / "bfloat16", False: checkpoints_dir / "float32"}
-    resumes = newest_verified(checkpoints_dir) is not None
-    begun = next((bf16 for bf16, mark in marks.items() if resumes and mark.is_file()), None)
-    bf16 = trains_in_bf16(begun if config.bf16 is None else config.bf16)
-    checkpoints_dir.mkdir(parents=True, exist_ok=True)
-    marks[not bf16].unlink(missing_ok=True)
-    marks[bf16].touch()
-    return config.model_copy(update={"bf16": bf16})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one training follows beside the recipe's settings.
+    """What one training follows beside the recipe's settings; every process of a training is given the same.
+
+    `on_switch`, `validate` and `on_progress` are called in the main process alone.
 
     Attributes:
         num_steps: Optimiser steps.
@@ -239,12 +230,16 @@ class Plan:
 
 
 def training_arguments(config: DistillationConfig, plan: Plan, micro_batch: int) -> TrainingArguments:
-    """Trainer's settings: no printing, no trackers, one process unless torchrun starts more."""
-    return TrainingArguments(
+    """Trainer's settings: no printing, no trackers, one process unless torchrun starts more.
+
+    Raises:
+        ConfigError: The batch cannot be shared out among the processes.
+    """
+    arguments = TrainingArguments(
         output_dir=str(plan.checkpoints_dir),
         max_steps=plan.num_steps,
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=config.batch_size // micro_batch,
+        gradient_accumulation_steps=micro_batches_each(config.batch_size, micro_batch, processes.number()),
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=round(config.warmup_share * plan.num_steps),
@@ -268,7 +263,11 @@ def training_arguments(config: DistillationConfig, plan: Plan, micro_batch: int)
         dataloader_multiprocessing_context="fork" if config.data_workers else None,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # we average gradients, after the step's last micro-batch
     )
+    # Else one process that sees several GPUs copies the student to all of them, each with a micro-batch of its own.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def train(
@@ -278,6 +277,10 @@ def train(
 
     Out of memory on an accelerator, the micro-batch is halved at the same effective batch, which changes no loss; it
     starts again from the newest checkpoint, or from the first weights.
+
+    Where torchrun started several processes they share each step's batch, and the student is that of one process up to
+    rounding (dropout alone falls otherwise). Every process builds the same arguments and calls this; weights
+    and history are equal in all of them afterwards.
 
     Args:
         model: Trained in place.
@@ -290,10 +293,12 @@ def train(
         The history, one mapping a line.
 
     Raises:
+        ConfigError: The batch cannot be cut, or not be shared out among the processes.
         DivergedError: The loss is not finite.
+        EnvironmentFault: One of several processes ran out of memory.
         Interrupted: `plan.on_progress` raised it; a checkpoint was saved first.
     """
-    refuse_cut_statistics(model, config.batch_size, config.micro_batch)
+    refuse_cut_statistics(model, config.batch_size, config.micro_batch, processes.number())
     if config.pack_texts and not model.pack_texts():
         logger.info("the decoder cannot keep texts of one row apart: every text is padded to its chunk's longest")
     if config.gradient_checkpointing:
@@ -304,10 +309,11 @@ def train(
         try:
             history = _train_once(model, stages, collator, config, plan, micro_batch)
             break
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if micro_batch == 1 or micro_batch % 2 or has_batch_statistics(model):
                 raise
             micro_batch //= 2
+            refuse_to_go_on_alone(micro_batch, error)
             if newest_verified(plan.checkpoints_dir) is None:
                 model.load_state_dict(start)  # else the steps that it had time for would count twice
             logger.warning("out of memory: going on with a micro-batch of %d", micro_batch)
@@ -331,7 +337,7 @@ def _train_once(
     trainer = _trainer(model, stages, collator, config, plan, watch, micro_batch)
     if plan.switch_step is not None:
         trainer.add_callback(HoldSides(model, plan.switch_step, plan.on_switch))
-    checkpoint = newest_verified(plan.checkpoints_dir)
+    checkpoint = processes.said_by_main(lambda: newest_verified(plan.checkpoints_dir))  # it removes damaged ones
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     watch.reraise()
     history: list[dict[str, float]] = trainer.state.log_history
@@ -340,25 +346,6 @@ def _train_once(
 
 def _copy_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-
-
-def has_batch_statistics(model: nn.Module) -> bool:
-    """Whether a layer normalises by the statistics of the micro-batch (a frozen one keeps those it has)."""
-    return any(isinstance(module, nn.BatchNorm2d) and module.weight.requires_grad for module in model.modules())
-
-
-def refuse_cut_statistics(model: nn.Module, batch_size: int, micro_batch: int) -> None:
-    """Batch statistics of a part of the batch would make the loss depend on the cut.
-
-    Raises:
-        ConfigError: The model has such layers and the batch is cut.
-    """
-    if micro_batch != batch_size and has_batch_statistics(model):
-        raise ConfigError(
-            f"the encoder normalises by batch statistics, and a batch of {batch_size} is cut into {micro_batch}",
-            where="distillation.micro_batch",
-            remedy="Set it to batch_size, or take an encoder without (student.vision.norm=channel of the small one).",
-        )
 
 
 def _kept(line: dict[str, float]) -> bool:

@@ -96,9 +96,9 @@ class HoldSides(TrainerCallback):
         self._student.hold("reasoning" if state.global_step < self._switch_step else "vision")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """At the end of the visual stage: report it, change sides, and close the line of the history."""
+        """At the end of the visual stage: the main process reports it; change sides, close the line of the history."""
         if state.global_step == self._switch_step:
-            if self._on_switch is not None:
+            if self._on_switch is not None and state.is_world_process_zero:
                 self._on_switch(self._student)
             self._student.hold("vision")
             control.should_log = True  # else one line would mix the means of both stages

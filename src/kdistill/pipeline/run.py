@@ -74,9 +74,10 @@ def run_recipe(
 
     Raises:
         PolicyError: The run exists and neither was asked for, or it was made from another recipe (the keys are named),
-            or another process holds it.
+            or another process holds it, or a launcher such as torchrun started several.
         Interrupted: A signal asked to stop; `resume` goes on from there.
     """
+    _refuse_launcher()
     run = RunFolder(run_dir)
     with lock_run(run_dir), SignalWatch() as signals, _single_threaded(recipe.threads):
         make_base(recipe, run, watcher, signals, resume=resume, fresh=fresh, siblings=siblings)
@@ -123,12 +124,26 @@ def make_selected(recipe: Recipe, run: RunFolder, stages: list[Stage], watcher: 
     """Make some stages of a run in order; those that stand there from the same settings are kept.
 
     Raises:
-        PolicyError: Another process holds the run, or it was made from another recipe.
+        PolicyError: Another process holds the run, or it was made from another recipe, or a launcher such as torchrun
+            started several.
     """
+    _refuse_launcher()
     with lock_run(run.dir), SignalWatch() as signals, _single_threaded(recipe.threads):
         _claim(recipe, run.dir, resume=True, fresh=False)
         for stage in stages:
             make_stage(stage, watcher, signals)
+
+
+def _refuse_launcher() -> None:
+    """A run belongs to one process, which starts others itself; a second one would only find the run in use."""
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    if number > 1:
+        raise PolicyError(
+            f"a launcher (torchrun, accelerate) started {number} processes on one run",
+            where="WORLD_SIZE",
+            remedy=f"Start it once, without the launcher: `processes: {number}` in the recipe trains so many students "
+            "side by side. How several processes train one student: docs/objective.md, 'Several processes'.",
+        )
 
 
 def make_stage(stage: Stage, watcher: Watcher, signals: SignalWatch) -> None:
