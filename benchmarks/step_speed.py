@@ -31,6 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedTokenizerBase
 
 from kdistill.artifact import current_commit
+from kdistill.distillation.arithmetic import trains_in_bf16
 from kdistill.distillation.assembly import build_objective, num_patches
 from kdistill.distillation.collate import Collator, Visit, VisitOrder
 from kdistill.distillation.config import ARMS, DistillationConfig, Term, TermWeights
@@ -38,7 +39,6 @@ from kdistill.distillation.objective import Objective
 from kdistill.distillation.regions import RegionMasks, RegionTable, region_of
 from kdistill.distillation.targets import SIDE_CODES, TrainingTargets
 from kdistill.distillation.teacher_targets import TeacherTargets
-from kdistill.distillation.trainer import trains_in_bf16
 from kdistill.distillation.validation import move
 from kdistill.observations import INDEX, NUM_OBSERVATIONS
 from kdistill.records import RationaleEntry, Side, Study
