@@ -30,6 +30,7 @@ from kdistill.observations import INDEX, OBSERVATIONS
 from kdistill.sites import Box, boxes, rasterise
 from kdistill.studies.boxes import NihBox, read_nih_boxes
 from kdistill.studies.config import NihStudies
+from kdistill.studies.frame import FrameFinder
 from kdistill.studies.images import read_grey, to_square
 from kdistill.studies.sources.common import SourceStudy
 from kdistill.studies.sources.nih_cxr14 import read_nih
@@ -37,6 +38,8 @@ from kdistill.studies.table import split_of
 
 SETS: Final = ("nih_cxr14_subset", "nih_cxr14_extra")
 VALIDATE_SHARE: Final = 0.15
+#: Films are as large as the students' when their frame is looked for.
+FRAME_PX: Final = 128
 #: Maps and boxes are compared on this grid; every patch grid that divides it is carried over exactly.
 FINE: Final = 256
 MAIN: Final = "full"
@@ -82,6 +85,7 @@ def measure(runs: Sequence[Path], data: Path) -> dict[str, Any]:
                 name = path.name if run == runs[0] else f"{path.name} ({run.name})"
                 values[name] = np.mean([_student(seed, boxed, path_of) for seed in sorted(path.glob("seed-*"))], axis=0)
     values["site"] = np.array([_held(_site(item), item.box) for item in boxed])
+    values["site (found frame)"] = _framed_sites(boxed, path_of)
     values["uniform"] = np.array([_held(np.ones((FINE, FINE)), item.box) for item in boxed])
     weights = bootstrap_weights([item.patient_id for item in boxed], 2000, seed=0)
     rows = [
@@ -90,9 +94,11 @@ def measure(runs: Sequence[Path], data: Path) -> dict[str, Any]:
         for column, name in enumerate(MEASURES)
     ]
     differences = [
-        {"arm": MAIN, "baseline": base, "measure": name, **_mean((values[MAIN] - values[base])[:, column], weights)}
+        {"arm": main, "baseline": base, "measure": name, **_mean((values[main] - values[base])[:, column], weights)}
+        for main in values
+        if main == MAIN or main.startswith(f"{MAIN} (")
         for base in values
-        if base != MAIN
+        if base != main
         for column, name in enumerate(MEASURES)
     ]
     manifest = json.loads((runs[0] / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
@@ -129,6 +135,14 @@ def _site(item: NihBox) -> np.ndarray:
     return np.asarray(rasterise(np.array(boxes(item.observation)), FINE)).reshape(-1, FINE, FINE).max(0)
 
 
+def _framed_sites(boxed: Sequence[NihBox], path_of: Mapping[str, Path]) -> np.ndarray:
+    """[number of boxes, 2] of an even map over the site in the frame that is found on each film."""
+    found = FrameFinder().find_many(np.stack([to_square(read_grey(path_of[item.stem]), FRAME_PX) for item in boxed]))
+    sites = (boxes(item.observation, frame=found[number].frame) for number, item in enumerate(boxed))
+    maps = [np.asarray(rasterise(np.array(site), FINE)).reshape(-1, FINE, FINE).max(0) for site in sites]
+    return np.array([_held(fine, item.box) for fine, item in zip(maps, boxed, strict=True)])
+
+
 def _mean(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
     resampled = values @ weights[:, 1:] / weights[:, 1:].sum(axis=0)
     bounds = interval(resampled)
@@ -140,10 +154,11 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [f"| evidence map of | {' | '.join(MEASURES)} |", "|---|---|---|"]
     for arm in dict.fromkeys(row["arm"] for row in found["values"]):
         lines.append(f"| {arm} | " + " | ".join(_cell(r) for r in found["values"] if r["arm"] == arm) + " |")
-    lines += ["", f"| `{MAIN}` minus | {' | '.join(MEASURES)} |", "|---|---|---|"]
-    for base in dict.fromkeys(row["baseline"] for row in found["differences"]):
-        cells = [_cell(r) for r in found["differences"] if r["baseline"] == base]
-        lines.append(f"| {base} | " + " | ".join(cells) + " |")
+    for arm in dict.fromkeys(row["arm"] for row in found["differences"]):
+        lines += ["", f"| `{arm}` minus | {' | '.join(MEASURES)} |", "|---|---|---|"]
+        rows = [row for row in found["differences"] if row["arm"] == arm]
+        for base in dict.fromkeys(row["baseline"] for row in rows):
+            lines.append(f"| {base} | " + " | ".join(_cell(r) for r in rows if r["baseline"] == base) + " |")
     return "\n".join(lines)
 
 

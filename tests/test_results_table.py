@@ -147,7 +147,8 @@ def test_results_show_the_boxes_as_they_were_measured() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = json.loads((ROOT / "benchmarks" / "nih_boxes.json").read_text(encoding="utf-8"))
-    assert shows("docs/results.md", module.table(found))
+    framed = json.loads((ROOT / "benchmarks" / "nih_frame.json").read_text(encoding="utf-8"))
+    assert shows("docs/results.md", module.table(found)) and shows("docs/results.md", module.table(framed))
     whole = module.np.zeros((module.FINE, module.FINE))
     whole[:128, :128] = 1.0
     quarter = module.Box(0.0, 0.0, 0.25, 0.5)
