@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from kdistill.artifact import current_commit
 from kdistill.audit.agreement import agreement
 from kdistill.evaluation.text import rouge_l
 from kdistill.labelers.rules import RuleLabeler
@@ -168,19 +168,13 @@ def measured(run: Path) -> dict[str, Any]:
     auc = {name: auc_by_kind(score, items) for name, score in scores.items()}
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
+        "commit": current_commit(),
         "cases": len(items),
         "paraphrases": sum(case.kind == "same" for case in items),
         "flips": {kind: sum(case.kind == kind for case in items) for kind in auc["fact agreement"] if kind != "all"},
         "teacher": teacher_of(run),
         "auc": auc,
     }
-
-
-def commit() -> str:
-    """The commit that this script is run at."""
-    asked = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def teacher_of(run: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+from effects import mean_of
 from results_table import number, signed, with_interval
 
 from kdistill.distillation.config import ARMS, TEXT_TERMS, DistillationConfig, LabelSource
@@ -172,7 +172,7 @@ def contrasts(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             groups.setdefault((row.result.features, row.arm, row.labels, row.run), []).append(row.result)
     first: dict[tuple[str, str, LabelSource], dict[str, Estimate]] = {}
     for (features, arm, labels, run), results in groups.items():
-        means = {"macro_auc": _mean([r.macro for r in results]), "micro_auc": _mean([r.micro for r in results])}
+        means = {"macro_auc": mean_of([r.macro for r in results]), "micro_auc": mean_of([r.micro for r in results])}
         before = first.setdefault((features, arm, labels), means)
         yield {
             **{"run": run, "arm": arm, "labels": labels, "features": features},
@@ -185,14 +185,6 @@ def _figure(mean: Estimate, first: Estimate) -> dict[str, Any]:
     found = None if mean is first else paired_difference(mean, first)
     difference = None if found is None else {"value": found.difference, "ci95": found.ci95}
     return {"value": mean.value, "ci95": interval(mean.samples), "minus_first": difference}
-
-
-def _mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Averaged within each resample, so that one resample holds the same patients for all seeds."""
-    values, samples = [e.value for e in estimates], [e.samples for e in estimates]
-    if any(value is None for value in values) or any(drawn is None for drawn in samples):
-        return Estimate(None, None, "a student has no value")
-    return Estimate(float(np.mean(values)), np.mean(samples, axis=0), None)  # type: ignore[arg-type]
 
 
 def summary(found: Mapping[str, Any]) -> str:

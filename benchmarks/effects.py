@@ -205,17 +205,18 @@ def _rare_differences(entries: Iterable[Entry], parts: Iterable[Part], rare: Seq
         if entry.score.name == "auc" and entry.score.observation in rare:
             found.setdefault(entry.score.arm, []).append(entry.estimate)
     for part in parts:
-        row = paired_difference(_mean(found[part.with_it.key]), _mean(found[part.without.key]))
+        row = paired_difference(mean_of(found[part.with_it.key]), mean_of(found[part.without.key]))
         yield {
             **{"name": RARE, "arm": part.with_it.key, "baseline": part.without.key, "average": "macro"},
             **{"difference": row.difference, "ci95": row.ci95, "p": None, "p_holm": None},
         }
 
 
-def _mean(estimates: Sequence[Estimate]) -> Estimate:
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """Averaged inside each resample, so that one resample holds the same patients for all of them."""
     values, samples = [e.value for e in estimates], [e.samples for e in estimates]
     if any(value is None for value in values) or any(drawn is None for drawn in samples):
-        return Estimate(None, None, "one of the observations has no AUC")
+        return Estimate(None, None, "one of them has no value")
     return Estimate(float(np.mean(values)), np.mean(samples, axis=0), None)  # type: ignore[arg-type]
 
 

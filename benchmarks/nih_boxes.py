@@ -27,7 +27,7 @@ from kdistill.distillation.config import ARMS
 from kdistill.evaluation.bootstrap import bootstrap_weights, interval
 from kdistill.explain.student_reader import load_reader
 from kdistill.observations import INDEX, OBSERVATIONS
-from kdistill.sites import Box, boxes, rasterise
+from kdistill.sites import REFERENCE, Box, Frame, boxes, rasterise
 from kdistill.studies.boxes import NihBox, read_nih_boxes
 from kdistill.studies.config import NihStudies
 from kdistill.studies.frame import FrameFinder
@@ -131,16 +131,14 @@ def _held(fine: np.ndarray, box: Box) -> tuple[float, float]:
     return float((fine * inside).sum() / fine.sum()), float((peak * inside).sum() / peak.sum())
 
 
-def _site(item: NihBox) -> np.ndarray:
-    return np.asarray(rasterise(np.array(boxes(item.observation)), FINE)).reshape(-1, FINE, FINE).max(0)
+def _site(item: NihBox, frame: Frame = REFERENCE) -> np.ndarray:
+    return np.asarray(rasterise(np.array(boxes(item.observation, frame=frame)), FINE)).reshape(-1, FINE, FINE).max(0)
 
 
 def _framed_sites(boxed: Sequence[NihBox], path_of: Mapping[str, Path]) -> np.ndarray:
     """[number of boxes, 2] of an even map over the site in the frame that is found on each film."""
     found = FrameFinder().find_many(np.stack([to_square(read_grey(path_of[item.stem]), FRAME_PX) for item in boxed]))
-    sites = (boxes(item.observation, frame=found[number].frame) for number, item in enumerate(boxed))
-    maps = [np.asarray(rasterise(np.array(site), FINE)).reshape(-1, FINE, FINE).max(0) for site in sites]
-    return np.array([_held(fine, item.box) for fine, item in zip(maps, boxed, strict=True)])
+    return np.array([_held(_site(item, found[number].frame), item.box) for number, item in enumerate(boxed)])
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
