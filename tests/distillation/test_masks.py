@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kdistill.distillation.config import DistillationConfig
+from kdistill.student.conclusions import Conclusions
 from kdistill.student.config import StudentConfig
 from kdistill.student.outputs import KDistillOutput
-from kdistill.student.queries import Conclusions
 
 from .checks import alone
 from .parts import EVERYTHING, Parts, make_parts

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kdistill.distillation.config import DistillationConfig
+from kdistill.student.conclusions import Conclusions
 from kdistill.student.config import StudentConfig, TextOrder
-from kdistill.student.queries import Conclusions
 from kdistill.student.text import split_texts, token_ids
 from kdistill.teacher.tokenizer import load_tokenizer
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModel, PreTrainedModel
 
+from kdistill.student.conclusions import Conclusions
 from kdistill.student.modeling import KDistillStudent, load_student
-from kdistill.student.queries import Conclusions
 
 from .backbones import EYES, TONGUES, loss_of, save_eye, save_tongue, student_of, texts_of
 from .small import pixels

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModel
 from kdistill.errors import WeightsError
 from kdistill.observations import OBSERVATIONS
 from kdistill.sites import SITES
+from kdistill.student.conclusions import Conclusions
 from kdistill.student.modeling import KDistillStudent, load_student
-from kdistill.student.queries import Conclusions
 from kdistill.student.vision import PatchPrefix
 
 from .small import CNN, IDS, VOCABULARY, pixels, small_student, text

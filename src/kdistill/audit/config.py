@@ -9,7 +9,15 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from kdistill.config import ConfigModel
 
 AuditPart = Literal[
-    "counterfactual", "shortcut", "consistency", "citations", "alignment", "swap", "pointing", "randomisation"
+    "counterfactual",
+    "shortcut",
+    "laterality",
+    "consistency",
+    "citations",
+    "alignment",
+    "swap",
+    "pointing",
+    "randomisation",
 ]
 
 
@@ -18,7 +26,7 @@ class AuditConfig(ConfigModel):
 
     parts: tuple[AuditPart, ...] = Field(
         default=(
-            *("counterfactual", "shortcut", "consistency", "citations", "alignment"),
+            *("counterfactual", "shortcut", "laterality", "consistency", "citations", "alignment"),
             *("swap", "pointing", "randomisation"),
         ),
         description="Tests to run; one that is left out is listed as not run.",

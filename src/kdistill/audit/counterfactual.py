@@ -7,18 +7,26 @@ findings that the pair leaves as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdistill.audit.material import Cases, PairSaid, Said, TextReader, targets_of, unchanged_truth
+from kdistill.audit.material import (
+    ALL_SLOTS,
+    Cases,
+    PairSaid,
+    Said,
+    TextReader,
+    named_sides,
+    targets_of,
+    unchanged_truth,
+)
 from kdistill.audit.resampling import Fraction, PatientBootstrap, fraction, value_of
 from kdistill.audit.rows import AuditRow, measured, not_run
 from kdistill.observations import NUM_OBSERVATIONS, OBSERVATIONS
 
 NECESSITY, STABILITY, FLIP = 0.90, 0.95, 0.95
-ALL_SLOTS = ("report", "rationale", "head")
 TESTS = (
     *(f"counterfactual_necessity_{slot}" for slot in (*ALL_SLOTS, "probability")),
     *(f"counterfactual_sufficiency_{slot}" for slot in ALL_SLOTS),
@@ -216,8 +224,8 @@ def _side_flip(
 def _flips(group: PairGroup, said: PairSaid, slot: str, reader: TextReader) -> Fraction:
     hits, cases = [], []
     for row, pair in zip(group.rows, group.pairs, strict=True):
-        before = _sides(said.before, slot, int(row), reader).get(pair.observation)
-        after = _sides(said.after, slot, int(row), reader).get(pair.observation)
+        before = named_sides(said.before, slot, int(row), reader).get(pair.observation)
+        after = named_sides(said.after, slot, int(row), reader).get(pair.observation)
         cases.append(before is not None and before == pair.before_side)
         hits.append(cases[-1] and after == pair.after_side)
     return fraction(group.patients, hits, cases)
@@ -227,21 +235,12 @@ def _spontaneous_flips(group: PairGroup, said: PairSaid, slot: str, reader: Text
     other = {"left": "right", "right": "left"}
     hits, cases = [], []
     for row, pair in zip(group.rows, group.pairs, strict=True):
-        after = _sides(said.after, slot, int(row), reader)
-        named = {o: s for o, s in _sides(said.before, slot, int(row), reader).items() if s in other}
+        after = named_sides(said.after, slot, int(row), reader)
+        named = {o: s for o, s in named_sides(said.before, slot, int(row), reader).items() if s in other}
         named.pop(pair.observation, None)
         cases.append(len(named))
         hits.append(sum(after.get(o) == other[s] for o, s in named.items()))
     return fraction(group.patients, hits, cases)
-
-
-def _sides(said: Said, slot: str, row: int, reader: TextReader) -> Mapping[str, str]:
-    """Observation -> side that the slot names for one image; the head names one for what it calls present."""
-    if slot != "head":
-        return reader.sides(said.texts[slot][row])
-    assert said.head_sides is not None and said.present is not None
-    found = zip(OBSERVATIONS, said.head_sides[row], said.present[row], strict=True)
-    return {name: side for name, side, present in found if present and side}
 
 
 def _cases(parts: Sequence[Fraction]) -> int:

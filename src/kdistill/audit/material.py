@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ PREDICTIONS: Final = "predictions.parquet"
 PAIR_PREDICTIONS: Final = "pair_predictions.parquet"
 #: Texts in which a statement is looked for.
 SLOTS: Final = ("report", "rationale")
+ALL_SLOTS: Final = (*SLOTS, "head")
 FINDING_COLUMNS: Final = np.arange(1, NUM_OBSERVATIONS)
 
 
@@ -140,6 +141,15 @@ def said_of(rows: Sequence[Mapping[str, Any]], thresholds: Sequence[float] | Non
     sides = [row["sides"] for row in rows]
     head_sides = None if any(s is None for s in sides) else tuple(tuple(s) for s in sides)
     return Said(texts, states, probabilities, probabilities >= np.asarray(thresholds), head_sides)
+
+
+def named_sides(said: Said, slot: str, row: int, reader: TextReader) -> Mapping[str, Side]:
+    """Observation -> side that the slot names for one image; the head names one for what it calls present."""
+    if slot != "head":
+        return reader.sides(said.texts[slot][row])
+    assert said.head_sides is not None and said.present is not None
+    found = zip(OBSERVATIONS, said.head_sides[row], said.present[row], strict=True)
+    return {name: cast(Side, side) for name, side, present in found if present and side}
 
 
 def load_said(student_dir: Path, study_ids: Sequence[str], reader: TextReader) -> Said:

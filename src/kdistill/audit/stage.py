@@ -18,6 +18,7 @@ from kdistill.audit.citations import citation_rows, coverage_rows, library, load
 from kdistill.audit.config import AuditConfig, AuditPart
 from kdistill.audit.consistency import consistency_rows
 from kdistill.audit.counterfactual import counterfactual_rows
+from kdistill.audit.laterality import laterality_rows
 from kdistill.audit.material import Cases, PairSaid, Said, TextReader, load_cases, load_pair_said, load_said
 from kdistill.audit.resampling import PatientBootstrap
 from kdistill.audit.rows import AuditRow, not_run
@@ -73,7 +74,7 @@ def build_audit(
 
 
 ALL_PARTS: Final[tuple[AuditPart, ...]] = (
-    *("counterfactual", "shortcut", "swap", "pointing", "randomisation", "consistency"),
+    *("counterfactual", "shortcut", "laterality", "swap", "pointing", "randomisation", "consistency"),
     *("citations", "alignment"),
 )
 
@@ -146,6 +147,9 @@ class _Audit:
                     yield from counterfactual_rows(arm, pairs, self.said[arm], self.cases, self.boot, self.texts)
             case "shortcut":
                 yield from shortcut_rows(self.pair_said, self.cases, self.boot, self.config)
+            case "laterality":
+                for arm, seeds in self.said.items():
+                    yield from laterality_rows(arm, seeds, self.cases, self.boot, self.texts)
             case "consistency":
                 for arm, seeds in self.said.items():
                     yield from consistency_rows(arm, seeds, self.cases, self.boot)

@@ -46,6 +46,7 @@ def refuse_unfounded(name: str, arm: ArmConfig, student: StudentConfig) -> None:
     """
     refuse_untrained_vision(name, arm, student)
     refuse_unfounded_conclusions(name, arm, student)
+    refuse_unfounded_sides(name, arm, student)
     refuse_unfounded_terms(name, arm)
     refuse_texts_out_of_place(name, arm, student)
 
@@ -75,6 +76,27 @@ def refuse_unfounded_conclusions(name: str, arm: ArmConfig, student: StudentConf
             f"arm {name} has no label term, and its decoder is told what the label head concludes",
             where="student.conclusions",
             remedy="Set it to none, or give distillation.weights.label a weight.",
+        )
+
+
+def refuse_unfounded_sides(name: str, arm: ArmConfig, student: StudentConfig) -> None:
+    """Sides that nothing trained would be told to the decoder, and stand beside trained probabilities.
+
+    Raises:
+        ConfigError: The student reads sides and the arm does not train them, or the other way round.
+    """
+    reads, trains = student.side_source != "none", "side" in arm.terms
+    if arm.has_label_head and reads and not trains:
+        raise ConfigError(
+            f"arm {name} has no side term, and its student reads sides",
+            where="student.side_source",
+            remedy="Set it to none, or give distillation.weights.side a weight.",
+        )
+    if trains and not reads:
+        raise ConfigError(
+            f"arm {name} has the side term, and its student reads no sides",
+            where="distillation.weights.side",
+            remedy="Set it to 0, or student.side_source to embedding.",
         )
 
 

@@ -18,9 +18,10 @@ from kdistill.distillation.counterfactual import counterfactual_loss, evidence, 
 from kdistill.distillation.divergences import divergence, with_residual
 from kdistill.distillation.on_policy import PrivilegedTeacher, on_policy_loss
 from kdistill.distillation.regions import outside_loss
+from kdistill.student.conclusions import Conclusions
 from kdistill.student.language import IGNORE_INDEX
 from kdistill.student.outputs import KDistillOutput, SecondLook
-from kdistill.student.queries import Conclusions, ObservationOutput
+from kdistill.student.queries import ObservationOutput
 from kdistill.student.sampling import Sampling
 
 Batch = Mapping[str, Any]

@@ -31,13 +31,13 @@ class ImageOutput:
     Attributes:
         prefix: float32 [N, Q, H], what the decoder reads.
         probabilities: float64 [N, 14].
-        sides: int [N, 14], index into SIDES.
+        sides: int [N, 14], index into SIDES; None of a student that reads no sides.
         embeddings: float32 [N, 14, D].
     """
 
     prefix: Tensor
     probabilities: np.ndarray
-    sides: np.ndarray
+    sides: np.ndarray | None
     embeddings: np.ndarray
 
 
@@ -46,21 +46,23 @@ def encode_images(
     model: KDistillStudent, images: np.ndarray, rows: Sequence[int], *, batch_size: int, blanked: bool
 ) -> ImageOutput:
     """Run the vision side over rows of a memory-mapped image array, in float32 whatever it was trained in."""
-    parts = []
+    parts, sides = [], []
     for start in range(0, len(rows), batch_size):
         chosen = images[np.asarray(rows[start : start + batch_size])]
         values = pixel_values(blank(chosen, model.config) if blanked else chosen, model.config).to(model.device)
         encoded = model.encode(values)
         assert encoded.observations is not None
         seen = encoded.observations
-        parts.append((encoded.prefix.float(), seen.logits, seen.side_logits.argmax(-1), seen.embeddings.float()))
-    prefix, logits, sides, embeddings = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        parts.append((encoded.prefix.float(), seen.logits, seen.embeddings.float()))
+        if seen.side_logits is not None:
+            sides.append(seen.side_logits.argmax(-1))
+    prefix, logits, embeddings = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     probabilities = torch.sigmoid(logits.double()).numpy()
-    return ImageOutput(prefix, probabilities, sides.numpy(), embeddings.numpy())
+    return ImageOutput(prefix, probabilities, torch.cat(sides).cpu().numpy() if sides else None, embeddings.numpy())
 
 
 def side_names(sides: np.ndarray) -> list[str]:
-    """Names of the sides of one image's 14 observations; "" for midline observations, which have none."""
+    """Names of the sides of one image's 14 observations [14]; "" for midline observations, which have none."""
     return [
         SIDES[side] if SITES[name].lateralised else "" for name, side in zip(OBSERVATIONS, sides.tolist(), strict=True)
     ]
@@ -73,7 +75,7 @@ class Predictor:
     Attributes:
         model: In evaluation mode.
         tokenizer: Its tokenizer.
-        has_label_head: Whether probabilities and sides were trained.
+        has_label_head: Whether probabilities, and sides where it reads them, were trained.
         writes_rationale: Whether rationales were trained.
         batch_size: Images encoded and decoded at once.
         max_new_tokens: Longest section.
@@ -108,7 +110,7 @@ class Predictor:
         return [
             {
                 "probabilities": seen.probabilities[n].tolist() if self.has_label_head else None,
-                "sides": side_names(seen.sides[n]) if self.has_label_head else None,
+                "sides": side_names(seen.sides[n]) if self.has_label_head and seen.sides is not None else None,
                 **texts[n]._asdict(),
             }
             for n in range(len(rows))

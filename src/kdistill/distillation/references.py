@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdistill.distillation.predict import ImageOutput, side_names
-from kdistill.observations import NO_FINDING, OBSERVATIONS
+from kdistill.observations import NO_FINDING, NUM_OBSERVATIONS, OBSERVATIONS
 from kdistill.records import Side, Study
 from kdistill.teacher.statements import statement
 
@@ -42,16 +42,17 @@ def _unit(embeddings: np.ndarray) -> np.ndarray:
 
 
 def template_reports(seen: ImageOutput, thresholds: Sequence[float]) -> list[dict[str, Any]]:
-    """The label head's findings in template sentences: what lies at or above its threshold, with its side."""
+    """The label head's findings in template sentences: what lies at or above its threshold, with the head's side."""
+    named = [None] * len(seen.probabilities) if seen.sides is None else [side_names(sides) for sides in seen.sides]
     return [
         {
             "probabilities": probabilities.tolist(),
-            "sides": side_names(sides),
-            "findings": template_findings(probabilities, side_names(sides), thresholds),
+            "sides": sides,
+            "findings": template_findings(probabilities, sides or [""] * NUM_OBSERVATIONS, thresholds),
             "impression": "",
             "rationale": "",
         }
-        for probabilities, sides in zip(seen.probabilities, seen.sides, strict=True)
+        for probabilities, sides in zip(seen.probabilities, named, strict=True)
     ]
 
 

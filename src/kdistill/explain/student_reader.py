@@ -20,6 +20,7 @@ from kdistill.explain.reading import Reading
 from kdistill.records import Side
 from kdistill.student.images import blank, pixel_values
 from kdistill.student.modeling import KDistillStudent, load_student
+from kdistill.student.queries import ObservationOutput
 from kdistill.student.thresholds import load_thresholds
 from kdistill.student.writing import write_texts
 from kdistill.weights import weight_files
@@ -87,13 +88,16 @@ class StudentReader:
             return [Reading(None, None, None, *text) for text in texts]
         seen = encoded.observations
         probabilities = seen.logits.double().sigmoid().numpy()
-        sides = [_sides(row) for row in seen.side_logits.argmax(-1).numpy()]
         maps = square_maps(seen.attention.float().numpy())
-        return [Reading(p, s, m, *text) for p, s, m, text in zip(probabilities, sides, maps, texts, strict=True)]
+        return [Reading(p, s, m, *text) for p, s, m, text in zip(probabilities, _sides(seen), maps, texts, strict=True)]
 
 
-def _sides(row: NDArray[np.integer]) -> tuple[Side | None, ...]:
-    return tuple(cast(Side, name) if name else None for name in side_names(row))
+def _sides(seen: ObservationOutput) -> Sequence[tuple[Side | None, ...] | None]:
+    """Side of each observation of each image; None for an image where the student reads no sides."""
+    if seen.side_logits is None:
+        return [None] * len(seen.logits)
+    rows = seen.side_logits.argmax(-1).numpy()
+    return [tuple(cast(Side, name) if name else None for name in side_names(row)) for row in rows]
 
 
 def square_maps(attention: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from kdistill.config import ConfigModel
 
 ReasoningInput = Literal["observations", "patches", "both"]
 ConclusionKind = Literal["none", "soft", "decided"]
-SideSource = Literal["embedding", "map"]
+SideSource = Literal["embedding", "map", "none"]
 TextOrder = Literal["apart", "rationale_first", "report_first"]
 
 #: Pixels from one patch of the small encoder to the next.
@@ -176,7 +176,8 @@ class StudentConfig(ConfigModel):
     )
     side_source: SideSource = Field(
         default="embedding",
-        description="What an observation's side is read from: its embedding, or also in which half its map lies (map).",
+        description="What an observation's side is read from: its embedding, or also in which half its map lies (map); "
+        "none: no side is read, nor told to the decoder (without the side term).",
     )
     query_init: Literal["random", "literature"] = Field(
         default="random",

@@ -28,7 +28,7 @@ class KDistillConfig(PretrainedConfig):
         dropout: Dropout on the observation embeddings.
         conclusions: What the prefix says of the label head's conclusions: "none", "soft" or "decided".
         text_order: Whether report and rationale are "apart", or one text: "rationale_first" or "report_first".
-        side_source: Whether an observation's side is read from its "embedding" alone, or also from its "map".
+        side_source: What an observation's side is read from: its "embedding", also its "map", or "none" (not at all).
         text_gradient: Whether losses on texts reach the vision side.
         teacher_hidden_size: Width of the teacher's statement embeddings (semantic projection); 0: no projection.
         token_ids: Ids of "report", "impression", "rationale" (they start a section) and "eos" in the tokenizer.

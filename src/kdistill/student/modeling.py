@@ -17,6 +17,7 @@ from transformers import initialization as init
 
 from kdistill.errors import WeightsError
 from kdistill.student.adaptation import AdaptableModel
+from kdistill.student.conclusions import Conclusions, ObservationPrefix
 from kdistill.student.configuration import KDistillConfig
 from kdistill.student.encoders import build_vision
 from kdistill.student.language import (
@@ -28,13 +29,7 @@ from kdistill.student.language import (
     packs_exactly,
 )
 from kdistill.student.outputs import EncodedImages, KDistillOutput, SecondLook
-from kdistill.student.queries import (
-    Conclusions,
-    ContextGate,
-    ObservationOutput,
-    ObservationPrefix,
-    ObservationQueries,
-)
+from kdistill.student.queries import ContextGate, ObservationOutput, ObservationQueries
 from kdistill.student.sampling import Sampling, sampled_texts
 from kdistill.student.vision import ChannelNorm, PatchPrefix, grid_side
 from kdistill.weights import check_shapes, check_weights_dir
@@ -75,7 +70,13 @@ class KDistillStudent(AdaptableModel):
         language_width = self.language.get_input_embeddings().embedding_dim
         reads_observations = config.reasoning_input != "patches"
         self.observation_prefix = (
-            ObservationPrefix(width, language_width, config.num_observations, conclusions=config.conclusions)
+            ObservationPrefix(
+                width,
+                language_width,
+                config.num_observations,
+                config.conclusions,
+                tells_sides=config.side_source != "none",
+            )
             if reads_observations
             else None
         )

@@ -35,7 +35,7 @@ class KDistillOutput(ModelOutput):
         loss: Mean cross-entropy where `labels` were given.
         embeddings: Observation embeddings [B, L, D].
         logits: [B, L].
-        side_logits: [B, L, 3], left, right, bilateral.
+        side_logits: [B, L, 3], left, right, bilateral, where the model reads sides.
         log_attention: [B, L, P].
         semantic_embeddings: [B, L, D_teacher], L2-normalised, where the model has that projection.
         text_logits: For each text batch, [number of next_tokens that are not -100, V] in row-major order.
