@@ -160,3 +160,12 @@ def test_results_show_the_settings_as_they_are(monkeypatch: pytest.MonkeyPatch) 
     settings_table = importlib.import_module("settings_table")
     shown = settings_table.table(settings_table.load(sorted((ROOT / "benchmarks").glob("ablation_*.json"))))
     assert shows("docs/results.md", shown)
+
+
+def test_results_show_sides_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    extracted = json.loads((ROOT / "benchmarks" / "sides.json").read_text(encoding="utf-8"))
+    sides = importlib.import_module("sides")
+    assert shows("docs/results.md", sides.table(extracted))
+    named = {entry["arm"]: entry["rows"] for entry in extracted["arms"]}
+    assert all(row(named["full"], test=f"{test}_report")["n"] > 400 for test in ("side_accuracy", "wrong_side"))

@@ -74,6 +74,11 @@ def laterality_rows(
         )
 
 
+def right_sides(said: Said, slot: str, cases: Cases, reader: TextReader) -> Fraction:
+    """What `side_accuracy_<slot>` is the ratio of, for one seed; `slot` must be written (see `Said`)."""
+    return _right(_named(said, slot, cases, reader))
+
+
 def _missing(slot: str, seeds: Sequence[Said]) -> str | None:
     if slot == "head":
         return "this arm predicts no side" if any(said.head_sides is None for said in seeds) else None
