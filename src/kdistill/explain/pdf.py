@@ -95,7 +95,7 @@ class _Writer:
         self._y = 0.675
 
     def _bars(self) -> None:
-        axes = self._page.add_axes((0.78, 0.71, 0.11, 0.19))
+        axes = self._page.add_axes((0.76, 0.71, 0.095, 0.19))
         for row, item in enumerate(self._explanation.observations):
             _bar(axes, row, item)
         axes.set(xlim=(0, 1), ylim=(len(self._explanation.observations) - 0.5, -0.5), xticks=[], yticks=[])
