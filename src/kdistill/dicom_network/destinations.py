@@ -14,21 +14,12 @@ from typing import Any, Final, Protocol
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kdistill.dicom_network.config import FolderTarget, SendConfig, StoreTarget, Target, WebTarget
-from kdistill.dicom_network.parts import Fate, Outcome, Part
+from kdistill.dicom_network.parts import SLOWEST_BYTES_PER_S, Outcome, Part, fate_of
 from kdistill.dicom_network.peer import Peer, UnreachedError
+from kdistill.dicom_network.stow import WebDestination
 
-#: PS3.4 Table B.2-1: the object is stored, with a remark.
-_WARNINGS: Final = frozenset({0xB000, 0xB006, 0xB007})
 #: PS3.8 7.1.1.7: an association has at most 128 presentation contexts.
 _MAX_CONTEXTS: Final = 128
-#: An object's time to travel: what a line of one megabit a second carries.
-SLOWEST_BYTES_PER_S: Final = 125_000
-
-
-#: PS3.7 Annex C: "Duplicate SOP Instance"; it is there already, which is what was wanted.
-DUPLICATE: Final = 0x0111
-
-
 _UNNAMEABLE: Final = Outcome("refused", "its class, instance or transfer syntax is no UID")
 
 
@@ -50,22 +41,9 @@ def destination_of(target: Target, config: SendConfig) -> Destination:
         case StoreTarget():
             return StoreDestination(target, config)
         case WebTarget():
-            from kdistill.dicom_network.stow import WebDestination
-
             return WebDestination(target, config)
         case FolderTarget():
             return FolderDestination(target)
-
-
-def fate_of(status: int) -> Fate:
-    """What a C-STORE status means for its sender: only a lack of resources may pass.
-
-    >>> fate_of(0x0000), fate_of(0xB007), fate_of(0x0111), fate_of(0xA700), fate_of(0xA900)
-    ('delivered', 'delivered', 'delivered', 'again', 'refused')
-    """
-    if status in (0, DUPLICATE) or status in _WARNINGS:
-        return "delivered"
-    return "again" if status & 0xFF00 == 0xA700 or status == 0x0213 else "refused"
 
 
 class StoreDestination:

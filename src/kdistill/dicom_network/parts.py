@@ -1,10 +1,10 @@
-"""A DICOM file on its way to somebody: its bytes, and what a network must know of them."""
+"""A DICOM file on its way to somebody: its bytes, what a network must know of them, and what became of them."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from kdistill.errors import InputError
 from kdistill.studies.dicom import quiet_pydicom
@@ -12,6 +12,12 @@ from kdistill.studies.dicom_file import looks_like_dicom
 
 #: "again": it may be sent again; "uncommitted": it was delivered, and the archive has not committed to keep it.
 Fate = Literal["delivered", "refused", "again", "uncommitted"]
+#: An object's time to travel: what a line of one megabit a second carries.
+SLOWEST_BYTES_PER_S: Final = 125_000
+#: PS3.7 Annex C: "Duplicate SOP Instance"; it is there already, which is what was wanted.
+DUPLICATE: Final = 0x0111
+#: PS3.4 Table B.2-1: the object is stored, with a remark.
+_WARNINGS: Final = frozenset({0xB000, 0xB006, 0xB007})
 
 
 class Outcome(NamedTuple):
@@ -19,6 +25,17 @@ class Outcome(NamedTuple):
 
     fate: Fate
     reason: str = ""
+
+
+def fate_of(status: int) -> Fate:
+    """What a C-STORE status means for its sender: only a lack of resources may pass.
+
+    >>> fate_of(0x0000), fate_of(0xB007), fate_of(0x0111), fate_of(0xA700), fate_of(0xA900)
+    ('delivered', 'delivered', 'delivered', 'again', 'refused')
+    """
+    if status in (0, DUPLICATE) or status in _WARNINGS:
+        return "delivered"
+    return "again" if status & 0xFF00 == 0xA700 or status == 0x0213 else "refused"
 
 
 class Part(NamedTuple):

@@ -21,8 +21,7 @@ import httpx
 
 from kdistill import __version__
 from kdistill.dicom_network.config import SendConfig, TlsFiles, WebTarget
-from kdistill.dicom_network.destinations import DUPLICATE, SLOWEST_BYTES_PER_S, fate_of
-from kdistill.dicom_network.parts import Outcome, Part
+from kdistill.dicom_network.parts import DUPLICATE, SLOWEST_BYTES_PER_S, Outcome, Part, fate_of
 from kdistill.dicom_network.tls import client_context, reason_of
 from kdistill.errors import ConfigError, PolicyError
 from kdistill.serve.config import is_loopback

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
@@ -27,7 +27,6 @@ from kdistill.explain.build import ExplanationContext
 from kdistill.explain.explanation import Explanation
 from kdistill.explain.reading import ImageReader
 from kdistill.serve.config import ServeConfig
-from kdistill.serve.pixels import drop_oldest
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +189,7 @@ class Jobs:
                 if job.stage == "waiting":
                     self._put(job)
             self._forget()
-            drop_oldest(self._jobs.values(), self.config.max_pixels_mb * 1_000_000)
+            _drop_oldest(self._jobs.values(), self.config.max_pixels_mb * 1_000_000)
             if not self.is_alive:
                 self._thread = self._started()
         return jobs
@@ -346,3 +345,18 @@ class Jobs:
 
 def _same(job: Job, image: FileImage) -> bool:
     return (job.image.study_id, job.image.sha256) == (image.study_id, image.sha256)
+
+
+def _drop_oldest(jobs: Iterable[Job], max_bytes: int) -> None:
+    """Let the oldest films go, until the rest has at most `max_bytes` at full depth; their 8-bit pictures stay.
+
+    Args:
+        jobs: Oldest first.
+        max_bytes: Bytes in all.
+    """
+    kept = 0
+    for job in reversed(list(jobs)):
+        depth = job.image.depth
+        kept += 0 if depth is None else depth.values.nbytes
+        if depth is not None and kept > max_bytes:
+            job.image = job.image._replace(depth=None)

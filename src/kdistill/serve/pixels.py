@@ -5,7 +5,6 @@ Nothing of a file's header leaves but its pixel spacing, which is two numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -86,21 +85,6 @@ class Provenance(Record):
     source_height: int | None
     quality: tuple[QualityFlag, ...] | None
     notice: str = NOTICE
-
-
-def drop_oldest(jobs: Iterable[Job], max_bytes: int) -> None:
-    """Let the oldest films go, until the rest has at most `max_bytes` at full depth; their 8-bit pictures stay.
-
-    Args:
-        jobs: Oldest first.
-        max_bytes: Bytes in all.
-    """
-    kept = 0
-    for job in reversed(list(jobs)):
-        depth = job.image.depth
-        kept += 0 if depth is None else depth.values.nbytes
-        if depth is not None and kept > max_bytes:
-            job.image = job.image._replace(depth=None)
 
 
 def pixels_of(image: FileImage, kind: PixelKind) -> tuple[PixelHead, bytes] | None:
