@@ -18,7 +18,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from results_table import Row, number, signed, with_interval
+from sides import texts_of
 
+from kdistill.audit.laterality import laterality_rows, right_sides
+from kdistill.audit.material import Cases, Said, TextReader, load_cases
+from kdistill.audit.resampling import PatientBootstrap
 from kdistill.evaluation.bootstrap import Estimate
 from kdistill.evaluation.compare import paired_difference
 from kdistill.evaluation.comparisons import Comparison, Field, compare_arms
@@ -72,10 +76,24 @@ MISTAUGHT_PARTS: Final = (
     Part("literature that is right", Student("joint", "full_no_token"), _MISTAUGHT),
     Part("a teacher that has learned what is wrong", _MISTAUGHT, Student("joint", "template")),
 )
-FAMILIES: Final = (PARTS, TEACHER_PARTS, MISTAUGHT_PARTS)
+#: What one development seed chose (twelfth protocol).
+CHOICES: Final = (
+    Part("soft labels", Student("soft-labels"), _JOINT),
+    Part("omissions modelled", Student("omissions"), _JOINT),
+    Part("rationale, then report", Student("rationale-first"), _JOINT),
+    Part("report, then rationale", Student("report-first"), _JOINT),
+    Part("the decoder is told no conclusions", Student("untold"), _JOINT),
+    Part("no side term, no sides told", Student("no-side"), _JOINT),
+    Part("sides read from the map as well", Student("side-map"), _JOINT),
+)
+FAMILIES: Final = (PARTS, TEACHER_PARTS, MISTAUGHT_PARTS, CHOICES)
 #: (name of the comparison, average) of the columns.
 MEASURES: Final = (("report_f1", "micro"), ("rationale_f1", "micro"), ("auc", "micro"), ("auc", "macro"))
 RARE: Final = "auc of the rarer half"
+#: Of the findings that the report names with a side, the share on the right one (docs/faithfulness.md).
+SIDES: Final = "side_accuracy_report"
+#: Computed here: the audits of these runs are older than the audit's part on sides.
+LATERALITY: Final = (SIDES, "wrong_side_report")
 #: Audit figures that a part was made for.
 AUDIT: Final = (
     "counterfactual_necessity_report",
@@ -84,6 +102,7 @@ AUDIT: Final = (
     "report_vs_probability",
     "shortcut_effect_report",
     "pointing_game",
+    *LATERALITY,
 )
 NUM_SWAPS: Final = 2000
 NUM_RESAMPLES: Final = 1000
@@ -95,7 +114,7 @@ def extract(sweep: Path) -> dict[str, Any]:
     families = [[p for p in parts if {p.with_it.key, p.without.key} <= set(done)] for parts in FAMILIES]
     students = list(dict.fromkeys(s for parts in families for part in parts for s in (part.without, part.with_it)))
     field = _field(sweep, students)
-    rare = _rare(sweep / "joint")
+    rare, texts = _rare(sweep / "joint"), _Texts.load(sweep, students)
     return {
         "commit": json.loads((sweep / "joint" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))[
             "git_commit"
@@ -103,8 +122,12 @@ def extract(sweep: Path) -> dict[str, Any]:
         "students": done,
         "rare": rare,
         "scores": [_score(entry) for entry in field.entries if _is_shown(entry)],
-        "differences": [row for parts in families for row in _compared(field, parts, rare)],
-        "audit": list(_audit(sweep, students)),
+        "differences": [
+            row
+            for parts in families
+            for row in (*_compared(field, parts, rare), *(texts.compared(part) for part in parts))
+        ],
+        "audit": [row for student in students for row in (*_audit(sweep, student), *texts.audited(student))],
     }
 
 
@@ -220,16 +243,64 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(float(np.mean(values)), np.mean(samples, axis=0), None)  # type: ignore[arg-type]
 
 
-def _audit(sweep: Path, students: Iterable[Student]) -> Iterator[dict[str, Any]]:
-    for student in students:
-        rows = json.loads((sweep / student.setting / "audit" / "audit.json").read_text(encoding="utf-8"))
-        for row in rows:
-            if row["arm"] == student.arm and row["test"] in AUDIT:
-                yield {"student": student.key, **{key: row[key] for key in ("test", "value", "ci95", "n", "baseline")}}
+def _audit(sweep: Path, student: Student) -> Iterator[dict[str, Any]]:
+    rows = json.loads((sweep / student.setting / "audit" / "audit.json").read_text(encoding="utf-8"))
+    for row in rows:
+        if row["arm"] == student.arm and row["test"] in AUDIT and row["test"] not in LATERALITY:
+            yield _audit_row(student, row)
 
 
-COLUMNS: Final = (*MEASURES, (RARE, "macro"))
-TITLES: Final = ("report_f1", "rationale_f1", "micro-AUC", "macro-AUC", "macro-AUC, rarer half")
+def _audit_row(student: Student, row: Row) -> dict[str, Any]:
+    return {"student": student.key, **{key: row[key] for key in ("test", "value", "ci95", "n", "baseline")}}
+
+
+class _Texts(NamedTuple):
+    """What every student wrote of the test studies, seed by seed, and the sides that are true of them."""
+
+    cases: Cases
+    reader: TextReader
+    boot: PatientBootstrap
+    said: Mapping[str, Sequence[Said]]
+
+    @classmethod
+    def load(cls, sweep: Path, students: Sequence[Student]) -> _Texts:
+        """Read the predictions of all students."""
+        cases, reader = load_cases(sweep / "joint" / "studies"), TextReader()
+        said = {}
+        for student in students:
+            folders = sorted((sweep / student.setting / "student" / student.arm).glob("seed-*/predictions.parquet"))
+            said[student.key] = [texts_of(path.parent, cases, reader) for path in folders]
+        return cls(cases, reader, PatientBootstrap(cases.patient_ids, NUM_RESAMPLES, 0), said)
+
+    def compared(self, part: Part) -> dict[str, Any]:
+        """The difference in sides that a part makes: an interval only."""
+        row = paired_difference(self._right(part.with_it), self._right(part.without))
+        return {
+            **{"name": SIDES, "arm": part.with_it.key, "baseline": part.without.key, "average": "micro"},
+            **{"difference": row.difference, "ci95": row.ci95, "p": None, "p_holm": None},
+        }
+
+    def audited(self, student: Student) -> Iterator[dict[str, Any]]:
+        """A student's own rows."""
+        for row in laterality_rows(student.arm, self.said[student.key], self.cases, self.boot, self.reader):
+            if row.test in LATERALITY:
+                yield _audit_row(student, row.model_dump(mode="json"))
+
+    def _right(self, student: Student) -> Estimate:
+        return self.boot.ratio(
+            [right_sides(said, "report", self.cases, self.reader) for said in self.said[student.key]]
+        )
+
+
+COLUMNS: Final = (*MEASURES, (RARE, "macro"), (SIDES, "micro"))
+TITLES: Final = (
+    "report_f1",
+    "rationale_f1",
+    "micro-AUC",
+    "macro-AUC",
+    "macro-AUC, rarer half",
+    "named on the right side, report",
+)
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -265,8 +336,8 @@ def _cell(row: Row | None) -> str:
 
 
 def _students(found: Mapping[str, Any]) -> Iterator[str]:
-    yield f"| student | seeds | {' | '.join(TITLES[:-1])} |"
-    yield "|---" * (1 + len(TITLES)) + "|"
+    yield f"| student | seeds | {' | '.join(TITLES[: len(MEASURES)])} |"
+    yield "|---" * (2 + len(MEASURES)) + "|"
     for key in dict.fromkeys(row["arm"] for row in found["scores"]):
         rows = {(row["name"], row["average"]): row for row in found["scores"] if row["arm"] == key}
         seeds = len(next(iter(rows.values()))["seeds"])

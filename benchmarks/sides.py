@@ -34,7 +34,9 @@ def extract(run: Path) -> dict[str, Any]:
     folders = [path.parent for path in sorted((run / "student").glob("*/seed-*/predictions.parquet"))]
     trained = {arm: {f.name for f in folders if f.parent.name == arm} for arm in ARMS}
     seeds = sorted(set.intersection(*(found for found in trained.values() if found)))
-    said = {arm: [_said(run / "student" / arm / seed, cases, reader) for seed in seeds] for arm in ARMS if trained[arm]}
+    said = {
+        arm: [texts_of(run / "student" / arm / seed, cases, reader) for seed in seeds] for arm in ARMS if trained[arm]
+    }
     right = {arm: [right_sides(one, "report", cases, reader) for one in each] for arm, each in said.items()}
     rows = []
     for arm, each in said.items():
@@ -59,7 +61,8 @@ def extract(run: Path) -> dict[str, Any]:
     }
 
 
-def _said(student_dir: Path, cases: Cases, reader: TextReader) -> Said:
+def texts_of(student_dir: Path, cases: Cases, reader: TextReader) -> Said:
+    """What a student wrote of the test studies; nothing of its head, whose thresholds belong to weights."""
     by_id = {row["study_id"]: row for row in read_parquet(student_dir / PREDICTIONS)}
     return said_of([by_id[study.study_id] for study in cases.studies], None, reader)
 
