@@ -54,24 +54,10 @@ def laterality_rows(
             continue
         found = [_named(said, slot, cases, reader) for said in seeds]
         others = [_of_other_studies(named) for named in found]
-        right, right_elsewhere = [_right(named) for named in found], [_right(named) for named in others]
-        wrong, wrong_elsewhere = [_opposite(named) for named in found], [_opposite(named) for named in others]
-        yield measured(
-            tests[0],
-            arm,
-            boot.ratio(right),
-            n=num_cases(right),
-            baseline=value_of(right_elsewhere),
-            reason="share of findings named with a side that is theirs; baseline: the side of another study's",
-        )
-        yield measured(
-            tests[1],
-            arm,
-            boot.ratio(wrong),
-            n=num_cases(wrong),
-            baseline=value_of(wrong_elsewhere),
-            reason="share said left that is right alone, or the reverse; lower is better; baseline: another study's",
-        )
+        for test, (share, reason) in zip(tests, _SHARES, strict=True):
+            parts = [share(named) for named in found]
+            elsewhere = value_of([share(named) for named in others])
+            yield measured(test, arm, boot.ratio(parts), n=num_cases(parts), baseline=elsewhere, reason=reason)
 
 
 def right_sides(said: Said, slot: str, cases: Cases, reader: TextReader) -> Fraction:
@@ -110,3 +96,10 @@ def _right(found: Sequence[_Case]) -> Fraction:
 
 def _opposite(found: Sequence[_Case]) -> Fraction:
     return fraction([case.patient_id for case in found], [case.named == _OPPOSITE.get(case.truth) for case in found])
+
+
+#: What is counted, and what the reader must know of it, in the order of a slot's tests.
+_SHARES: Final = (
+    (_right, "share of findings named with a side that is theirs; baseline: the side of another study's"),
+    (_opposite, "share said left that is right alone, or the reverse; lower is better; baseline: another study's"),
+)
